@@ -1,0 +1,41 @@
+"""The mathematics of soft augmentation, on numpy arrays, torch tensors and DALI nodes alike.
+
+Pure functions: float32 in, float32 out, nothing drawn, nothing written in place. `MATH.md` in the docstrings'
+"section N" is restated in each function's text; SA is Liu et al., "Soft Augmentation for Image Classification" (2023).
+"""
+
+from .certainty import combined, confidence, softening
+from .targets import SOFTENINGS, soft_targets, weighted_targets
+from .windows import (
+    Placement,
+    Window,
+    intersection_over_union,
+    padded_window,
+    place,
+    random_resized_window,
+    resized_shift_limit,
+    shift_limit,
+    shifted_window,
+    soft_resized_window,
+    visibility,
+)
+
+__all__ = [
+    "SOFTENINGS",
+    "Placement",
+    "Window",
+    "combined",
+    "confidence",
+    "intersection_over_union",
+    "padded_window",
+    "place",
+    "random_resized_window",
+    "resized_shift_limit",
+    "shift_limit",
+    "shifted_window",
+    "soft_resized_window",
+    "soft_targets",
+    "softening",
+    "visibility",
+    "weighted_targets",
+]

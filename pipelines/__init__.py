@@ -1,0 +1,33 @@
+"""Softly augmented batches: what is done to images, and the loader that does it.
+
+Importing this package does not start DALI; making a `Loader` does.
+"""
+
+from . import presets
+from .crops import CenterCrop, PadCrop, RandomResizedCrop, SoftCrop, SoftShift
+from .loader import Loader
+from .occlusion import Occlude
+from .policies import RandAugment, TrivialAugment
+from .reading import ReadError
+from .recipe import Flip, Normalize, Recipe
+from .schedules import StepDecay
+from .shapes import UnreadableImageError
+
+__all__ = [
+    "CenterCrop",
+    "Flip",
+    "Loader",
+    "Normalize",
+    "Occlude",
+    "PadCrop",
+    "RandAugment",
+    "RandomResizedCrop",
+    "ReadError",
+    "Recipe",
+    "SoftCrop",
+    "SoftShift",
+    "StepDecay",
+    "TrivialAugment",
+    "UnreadableImageError",
+    "presets",
+]

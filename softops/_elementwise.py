@@ -95,9 +95,7 @@ def one_hot(labels: Array, num_classes: int) -> Array:
 
         return fn.one_hot(labels, num_classes=num_classes, dtype=types.FLOAT)
     module = _module(library)
-    classes = (
-        module.arange(num_classes) if library == "numpy" else module.arange(num_classes, device=labels.device)
-    )
+    classes = module.arange(num_classes) if library == "numpy" else module.arange(num_classes, device=labels.device)
     return to_float32(labels[..., None] == classes)
 
 

@@ -54,6 +54,4 @@ def confidence(certainty: Array, num_classes: int) -> Array:
 
 def _check_num_classes(num_classes: int) -> None:
     if num_classes < 2:
-        raise ValueError(
-            f"num_classes must be at least 2, got {num_classes}; with one class there is nothing to learn"
-        )
+        raise ValueError(f"num_classes must be at least 2, got {num_classes}; with one class there is nothing to learn")

@@ -29,9 +29,7 @@ def soft_targets(labels: Array, confidence: Array, num_classes: int) -> Array:
     return true * p + (1.0 - true) * ((1.0 - p) * (1.0 / (num_classes - 1)))
 
 
-def weighted_targets(
-    labels: Array, confidence: Array, num_classes: int, *, softening: str = "target-weight"
-) -> Array:
+def weighted_targets(labels: Array, confidence: Array, num_classes: int, *, softening: str = "target-weight") -> Array:
     """Unnormalised target `w * q`, which any cross-entropy with probability targets takes (MATH.md section 2).
 
     The gradient of `-sum(w q log softmax(z))` equals that of the paper's `w KL(q || softmax(z))`.

@@ -139,22 +139,20 @@ def random_resized_window(
     """
     window_width = minimum(width, round_half_up(height * ratio[1]))
     window_height = minimum(height, round_half_up(width / ratio[0]))
-    fits_already = window_width < 0.0  # nothing fits yet
-    centred = window_width > 0.0
+    pending = width > 0.0  # every sample still looks for a window that fits
     for u_area, u_ratio in attempts:
         area = width * height * (scale[0] + (scale[1] - scale[0]) * u_area)
         aspect = ratio[0] * (ratio[1] / ratio[0]) ** u_ratio
         w = round_half_up((area * aspect) ** 0.5)
         h = round_half_up((area / aspect) ** 0.5)
-        fits = (w > 0.0) & (w <= width) & (h > 0.0) & (h <= height) & centred
+        fits = (w > 0.0) & (w <= width) & (h > 0.0) & (h <= height) & pending
         window_width, window_height = select(fits, w, window_width), select(fits, h, window_height)
-        fits_already = fits_already | fits
-        centred = centred & (fits != centred)
+        pending = pending ^ fits
 
     def start(side: Array, length: Array, draw: Array) -> Array:
         free = side - length
         drawn = minimum(round_half_up(draw * (free + 1.0) - 0.5), free)
-        return select(fits_already, drawn, round_half_up(free * 0.5 - 0.5))
+        return select(pending, round_half_up(free * 0.5 - 0.5), drawn)
 
     return Window(
         start(width, window_width, u_position[0]),
@@ -185,9 +183,7 @@ def place(window: Window, width: Array, height: Array, size: tuple[int, int]) ->
     return Placement(source_left, source_top, source_width, source_height, left, top, out_width, out_height)
 
 
-def visibility(
-    window: Window, placement: Placement, width: Array, height: Array, size: tuple[int, int]
-) -> Array:
+def visibility(window: Window, placement: Placement, width: Array, height: Array, size: tuple[int, int]) -> Array:
     """Share of the image's pixels that a window shows, from the output pixels that the image fills (SA Eq. 7's v).
 
     "Proportion of original pixels left": the image's area divides, not the window's, so a small window inside

@@ -1,0 +1,149 @@
+"""From a window to pixels: the numbers that the graph gets, and the stages that use them.
+
+Three ways lead from a window to the output, chosen when the graph is built:
+
+- `fused`: the visible part is decoded, resized to the pixels it takes, then placed, flipped and normalised in one step.
+- `canvas`: as before, but placed on a uint8 canvas, because a policy wants to work on it before normalisation.
+- `shift`: raw images of the output size are flipped and normalised, then shifted.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from ..softops import Placement, Window
+from .crops import Frame
+from .recipe import Normalize, Recipe
+
+
+def way(recipe: Recipe, *, raw: bool) -> str:
+    """How a recipe's windows become pixels: "canvas", "fused" or "shift"."""
+    if recipe.policy is not None:
+        return "canvas"
+    return "shift" if raw and not recipe.crop.resizes else "fused"
+
+
+def _pixels(normalize: Normalize) -> tuple[list[float], list[float]]:
+    """Mean and standard deviation for pixel values in [0, 255]."""
+    return [255 * value for value in normalize.mean], [255 * value for value in normalize.std]
+
+
+def _filter_radius(window: Window, size: int) -> np.ndarray:
+    """Source pixels beside an output pixel that the antialiasing filter reads, (N, 2), vertical first."""
+    return np.ceil(np.maximum(np.stack([window.height, window.width], axis=1) / size, 1)) + 1
+
+
+def crop_numbers(
+    recipe: Recipe, frame: Frame, window: Window, placement: Placement, flipped: np.ndarray, *, raw: bool
+) -> dict[str, np.ndarray]:
+    """Graph inputs of a batch's windows, one row per sample; see the stages for their meaning."""
+    inputs = {"mirror": flipped.astype(np.int32)}
+    if way(recipe, raw=raw) == "shift":
+        # the flip comes first, so a flipped image shifts the other way
+        left = np.where(flipped, -window.left, window.left)
+        return inputs | {"shift": np.stack([window.top, left], axis=1).astype(np.int32)}
+    visible = (placement.width > 0) & (placement.height > 0)
+    # A window that shows nothing still needs a pixel to decode; the placing stages blank it.
+    margin = 0 if recipe.crop.whole_pixels else _filter_radius(window, frame.size)
+    sides = np.stack([frame.height, frame.width], axis=1)
+    first = np.stack([placement.source_top, placement.source_left], axis=1)
+    last = first + np.stack([placement.source_height, placement.source_width], axis=1)
+    start = np.clip(np.floor(first) - margin, 0, sides - 1)
+    inputs["start"] = start.astype(np.int32)
+    inputs["extent"] = (np.clip(np.ceil(last) + margin, start + 1, sides) - start).astype(np.int32)
+    if recipe.crop.resizes:
+        inputs["resized"] = np.stack([np.maximum(side, 1) for side in (placement.height, placement.width)], axis=1)
+    if not recipe.crop.whole_pixels:
+        corner = np.stack([placement.source_top, placement.source_left], axis=1) - inputs["start"]
+        inputs["region_start"] = corner.astype(np.float32)
+        side = np.stack([placement.source_height, placement.source_width], axis=1)
+        inputs["region_end"] = (corner + side).astype(np.float32)
+    corner = np.stack([placement.top, placement.left], axis=1)
+    if way(recipe, raw=raw) == "canvas":
+        inputs["canvas_start"] = np.where(visible[:, None], -corner, frame.size).astype(np.int32)
+        return inputs
+    # crop_mirror_normalize places an image of n pixels at position p * (size - n) of the output
+    free = np.maximum(frame.size - np.stack([placement.height, placement.width], axis=1), 1)
+    inputs["position"] = np.clip(corner / free, 0, 1).astype(np.float32)
+    # An infinite standard deviation turns the one pixel of an invisible image into 0, the fill value.
+    std = np.where(visible[:, None], np.float32(_pixels(recipe.normalize)[1])[None], np.float32(np.inf))
+    return inputs | {"std": std.astype(np.float32)}
+
+
+def visible_part(source: Any, inputs: dict[str, Any], *, raw: bool, device: str) -> Any:
+    """Decode, or cut from raw pixels, the rectangle (`start`, `extent`) of each image: uint8 HWC."""
+    from nvidia.dali import fn
+
+    rectangle = {"start": inputs["start"], "shape": inputs["extent"], "axis_names": "HW"}
+    if raw:
+        return fn.slice(source, **rectangle)
+    return fn.decoders.image_slice(source, device="mixed" if device == "gpu" else "cpu", **rectangle)
+
+
+def resized(images: Any, inputs: dict[str, Any]) -> Any:
+    """Resize to (`resized`) pixels, linearly and with antialiasing: uint8 HWC."""
+    from nvidia.dali import fn, types
+
+    region = {}
+    if "region_start" in inputs:  # the window does not end on whole source pixels
+        region = {"roi_start": inputs["region_start"], "roi_end": inputs["region_end"]}
+    return fn.resize(images, size=inputs["resized"], interp_type=types.INTERP_LINEAR, antialias=True, **region)
+
+
+def placed(images: Any, inputs: dict[str, Any], normalize: Normalize, *, size: int) -> Any:
+    """Place at `position` on a canvas of zeros, flip where `mirror`, normalise: float32 CHW (3, size, size)."""
+    from nvidia.dali import fn, types
+
+    return fn.crop_mirror_normalize(
+        images,
+        crop=(size, size),
+        crop_pos_y=inputs["position"][0],
+        crop_pos_x=inputs["position"][1],
+        out_of_bounds_policy="pad",
+        fill_values=[0.0],
+        mirror=inputs["mirror"],
+        mean=_pixels(normalize)[0],
+        std=inputs["std"],
+        dtype=types.FLOAT,
+        output_layout="CHW",
+    )
+
+
+def on_canvas(images: Any, inputs: dict[str, Any], normalize: Normalize, *, size: int) -> Any:
+    """Place on a canvas of the mean colour, rounded to whole values: uint8 HWC (size, size, 3)."""
+    from nvidia.dali import fn
+
+    return fn.slice(
+        images,
+        start=inputs["canvas_start"],
+        shape=[size, size],
+        axis_names="HW",
+        out_of_bounds_policy="pad",
+        fill_values=[float(round(value)) for value in _pixels(normalize)[0]],
+    )
+
+
+def normalized(images: Any, inputs: dict[str, Any], normalize: Normalize) -> Any:
+    """Flip where `mirror` and normalise: float32 CHW."""
+    from nvidia.dali import fn, types
+
+    mean, std = _pixels(normalize)
+    return fn.crop_mirror_normalize(
+        images, mirror=inputs["mirror"], mean=mean, std=std, dtype=types.FLOAT, output_layout="CHW"
+    )
+
+
+def shifted(images: Any, inputs: dict[str, Any], *, size: int) -> Any:
+    """Take the window at `shift` of normalised CHW images, 0 outside: float32 CHW (3, size, size)."""
+    from nvidia.dali import fn
+
+    return fn.slice(
+        images,
+        start=inputs["shift"],
+        shape=[size, size],
+        axis_names="HW",
+        out_of_bounds_policy="pad",
+        fill_values=[0.0],
+    )

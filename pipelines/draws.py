@@ -1,0 +1,65 @@
+"""Random draws as pure functions of (seed, epoch, purpose, position).
+
+A counter-based generator makes a sample's draws depend on nothing but its place in the epoch: not on the batch
+size, the number of ranks, the prefetch depth, or where a run was resumed. Nothing random lives in the DALI graph.
+"""
+
+from __future__ import annotations
+
+import zlib
+
+import numpy as np
+import torch
+
+# 64-bit words that Philox makes per counter step
+_WORDS = 4
+
+
+def _generator(seed: int, epoch: int, purpose: str, counter: int) -> np.random.Generator:
+    key = np.random.SeedSequence([seed, epoch, zlib.crc32(purpose.encode())]).generate_state(2, np.uint64)
+    return np.random.Generator(np.random.Philox(key=key, counter=counter))
+
+
+def permutation(seed: int, epoch: int, length: int) -> np.ndarray:
+    """A random order of `length` samples, int64 of shape (length,), the same on every rank."""
+    return _generator(seed, epoch, "order", 0).permutation(length)
+
+
+class Draws:
+    """The draws of the samples at positions [start, start + count) of an epoch's global order.
+
+    Args:
+        seed: The run's seed, >= 0.
+        epoch: Number of the epoch, >= 0.
+        start: First position, >= 0.
+        count: Number of samples, >= 1.
+    """
+
+    def __init__(self, seed: int, epoch: int, start: int, count: int) -> None:
+        self._seed, self._epoch, self._start, self.count = seed, epoch, start, count
+
+    def uniform(self, purpose: str, width: int) -> np.ndarray:
+        """Uniform draws in [0, 1), float32 of shape (width, count): one row per quantity, one column per sample.
+
+        Args:
+            purpose: What the draws are for; each purpose has its own stream.
+            width: Draws per sample, >= 1.
+        """
+        return self._uniform64(purpose, width).astype(np.float32).clip(max=np.float32(1 - 2**-24))
+
+    def normal(self, purpose: str, width: int, *, limit: float = np.inf) -> np.ndarray:
+        """Standard normal draws truncated to [-limit, limit], float32 of shape (width, count).
+
+        The distribution function is inverted, which gives the same distribution as redrawing until a draw fits.
+        """
+        below = float(torch.special.ndtr(torch.tensor(-limit, dtype=torch.float64)))
+        u = torch.from_numpy(self._uniform64(purpose, width))
+        # + half a step: u may be 0, where the inverse is -infinity
+        z = torch.special.ndtri(below + (u + 2.0**-54) * (1.0 - 2.0 * below))
+        return z.clamp(-limit, limit).to(torch.float32).numpy()
+
+    def _uniform64(self, purpose: str, width: int) -> np.ndarray:
+        steps = -(-width // _WORDS)
+        generator = _generator(self._seed, self._epoch, purpose, self._start * steps)
+        words = generator.random((self.count, steps * _WORDS))
+        return np.ascontiguousarray(words[:, :width].T)

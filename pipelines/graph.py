@@ -1,0 +1,100 @@
+"""The DALI graph of a recipe: bytes and numbers in, normalised images out.
+
+Nothing is drawn in the graph and no Python runs in it. Every input but the images' bytes is a small array of numbers
+from `plan.Plan`, so the graph is a pure function of its inputs.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from nvidia.dali import fn, pipeline_def, types
+from nvidia.dali.pipeline import Pipeline
+
+from .cropping import normalized, on_canvas, placed, resized, shifted, visible_part, way
+from .occlusion import occlusion_stage
+from .policies import policy_stage
+from .recipe import Recipe
+
+_TYPES = {np.dtype(np.float32): types.FLOAT, np.dtype(np.int32): types.INT32}
+
+IMAGES = "images"  # name of the input with encoded bytes or raw pixels
+
+
+@dataclass(frozen=True)
+class GraphOptions:
+    """How a graph is built; none of these changes what it computes.
+
+    Attributes:
+        batch_size: Largest batch.
+        num_threads: CPU threads of the graph.
+        device_id: GPU to run on, or None for the CPU.
+        prefetch: Batches in flight.
+    """
+
+    batch_size: int
+    num_threads: int
+    device_id: int | None
+    prefetch: int
+
+
+def build_graph(
+    recipe: Recipe, example: dict[str, np.ndarray], options: GraphOptions, *, size: int, raw: bool
+) -> Pipeline:
+    """Build the graph of a recipe.
+
+    Args:
+        recipe: The steps.
+        example: Inputs of one plan, which tell the names, types and shapes of the graph's inputs.
+        options: Threads, device and the like.
+        size: Side of the square output in pixels.
+        raw: Whether the images come as raw uint8 HWC pixels instead of encoded bytes.
+
+    Returns:
+        A pipeline with one output, float32 CHW images of (3, size, size), on the device.
+    """
+
+    # Only a policy needs conditionals, and turning them on rewrites the whole function.
+    @pipeline_def(enable_conditionals=recipe.policy is not None)
+    def graph() -> Any:
+        inputs = {
+            name: fn.external_source(name=name, ndim=array.ndim - 1, dtype=_TYPES[array.dtype])
+            for name, array in example.items()
+        }
+        return _stages(recipe, inputs, options, size=size, raw=raw)
+
+    return graph(
+        batch_size=options.batch_size,
+        num_threads=options.num_threads,
+        device_id=options.device_id,
+        prefetch_queue_depth=options.prefetch,
+        # affinity pins DALI's threads to the first cores, on which every other loader of the machine pins its own
+        set_affinity=False,
+    )
+
+
+def _stages(recipe: Recipe, inputs: dict[str, Any], options: GraphOptions, *, size: int, raw: bool) -> Any:
+    device = "cpu" if options.device_id is None else "gpu"
+    route = way(recipe, raw=raw)
+    layout = {"ndim": 3, "layout": "HWC"} if raw else {"ndim": 1}
+    images = fn.external_source(name=IMAGES, dtype=types.UINT8, no_copy=True, **layout)
+    if raw and device == "gpu":
+        images = images.gpu()
+    if route == "shift":
+        images = normalized(images, inputs, recipe.normalize)
+        images = shifted(images, inputs, size=size)
+    else:
+        images = visible_part(images, inputs, raw=raw, device=device)
+        if recipe.crop.resizes:
+            images = resized(images, inputs)
+        if route == "canvas":
+            images = on_canvas(images, inputs, recipe.normalize, size=size)
+            images = policy_stage(images, recipe.policy, inputs, size=size)
+            images = normalized(images, inputs, recipe.normalize)
+        else:
+            images = placed(images, inputs, recipe.normalize, size=size)
+    if recipe.occlude is not None:
+        images = occlusion_stage(images, inputs)
+    return images

@@ -1,0 +1,289 @@
+"""The loader: batches of softly augmented images, their labels, and the confidence that the labels still deserve."""
+
+from __future__ import annotations
+
+import os
+from collections import deque, namedtuple
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from .. import softops
+from . import checks
+from .crops import CenterCrop
+from .draws import Draws, permutation
+from .graph import GraphOptions, build_graph
+from .partition import Step, partition
+from .plan import Plan, plan
+from .reading import ReadAhead, SampleReader
+from .recipe import Recipe
+from .runner import GraphRunner
+from .shapes import ImageShapes, first_unreadable
+from .sources import Source, open_source
+
+TARGETS = ("confidence", "soft")
+
+
+@dataclass(frozen=True)
+class _Prepared:
+    """A batch that is ready for the graph."""
+
+    index: np.ndarray  # int64 (N,)
+    images: list[np.ndarray] | np.ndarray
+    plan: Plan
+
+
+class Loader:
+    """Iterates over a data set in softly augmented batches.
+
+    One `iter` is one epoch. Order and draws depend on `seed` and the epoch's number alone, not on the number of ranks
+    or threads. Each `iter` plays the epoch after the last one, or the one that `set_epoch` names, from its beginning,
+    also after a `break`. Iterating yields named tuples `Batch` with these fields, on the loader's device:
+
+    - `images`: float32 (N, 3, S, S), normalised;
+    - `labels`: int64 (N,), and `confidence`: float32 (N,) in [1/K, 1], the probability that the target should
+      put on the label (MATH.md section 1); or, with `targets="soft"`, one field `targets` in their place:
+      float32 (N, K), the unnormalised target `w * q` that any cross-entropy with probability targets takes (SA Eq. 6);
+    - `index` on request: int64 (N,), the samples' positions in the data set;
+    - `details` on request: what was drawn, a dictionary of numpy arrays, see `plan.Plan`.
+
+    Args:
+        data: An image folder (`class/image.jpg`) or a shard set written by `softfeed convert`.
+        recipe: What is done to each image.
+        batch_size: Samples of a batch on this rank, >= 1.
+        image_size: Side S of the square output in pixels, >= 1.
+        seed: Seed of order and draws, >= 0.
+        device: "cpu", "cuda", "cuda:1"...; None is the GPU if there is one, else the CPU.
+        shuffle: Whether each epoch has a new order; None shuffles for a training recipe only.
+        last_batch: "drop", "fill" or "keep", see `partition`; None drops for training and keeps for evaluation.
+        targets: "confidence" or "soft", see above.
+        index: Whether batches tell the samples' positions in the data set.
+        details: Whether batches tell what was drawn.
+        rank: This process among `world_size`; None asks torch.distributed if it is initialised, else 0.
+        world_size: Number of processes that share the data; None as for `rank`, else 1.
+        num_threads: CPU threads of the graph; None divides this process's cores among the machine's ranks.
+        prefetch: Batches kept ahead, >= 1.
+
+    Raises:
+        FileNotFoundError: if there is no data.
+        ValueError: if the data or an argument is not as described.
+    """
+
+    def __init__(  # noqa: PLR0913 - one keyword per independent choice, all with defaults
+        self,
+        data: str | os.PathLike[str],
+        recipe: Recipe,
+        batch_size: int,
+        image_size: int = 224,
+        *,
+        seed: int = 0,
+        device: str | torch.device | None = None,
+        shuffle: bool | None = None,
+        last_batch: str | None = None,
+        targets: str = "confidence",
+        index: bool = False,
+        details: bool = False,
+        rank: int | None = None,
+        world_size: int | None = None,
+        num_threads: int | None = None,
+        prefetch: int = 2,
+    ) -> None:
+        checks.not_negative("seed", seed)
+        checks.positive("image_size", image_size)
+        checks.positive("prefetch", prefetch)
+        checks.choice("targets", targets, TARGETS)
+        self.recipe, self.batch_size, self.image_size, self.seed = recipe, batch_size, image_size, seed
+        self.device = _device(device)
+        self._source = open_source(data)
+        _check_sizes(recipe, self._source, image_size)
+        self.rank, self.world_size = _place_among_ranks(rank, world_size)
+        self._shuffle = recipe.training if shuffle is None else shuffle
+        last_batch = ("drop" if recipe.training else "keep") if last_batch is None else last_batch
+        self._steps = partition(len(self._source), batch_size, self.rank, self.world_size, last_batch)
+        self._soft = targets == "soft"
+        fields = ["images", *(["targets"] if self._soft else ["labels", "confidence"])]
+        fields += [name for name, wanted in (("index", index), ("details", details)) if wanted]
+        self._batch_type = namedtuple("Batch", fields)
+        threads = _default_threads() if num_threads is None else num_threads
+        checks.positive("num_threads", threads)
+        device_id = None if self.device.type == "cpu" else self.device.index
+        self._options = GraphOptions(batch_size, threads, device_id, prefetch)
+        self._reader = SampleReader(self._source)
+        self._shapes = ImageShapes(self._source, batch_size, threads)
+        self._runner: GraphRunner | None = None
+        self._epoch = 0
+        self._playing: Iterator[Any] | None = None
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Class names; labels are positions in it."""
+        return self._source.classes
+
+    @property
+    def num_classes(self) -> int:
+        """K, the number of classes."""
+        return len(self._source.classes)
+
+    @property
+    def num_samples(self) -> int:
+        """Samples in the data set, over all ranks."""
+        return len(self._source)
+
+    def __len__(self) -> int:
+        """Batches of an epoch on this rank, the same on every rank."""
+        return len(self._steps)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Let the next `iter` play epoch `epoch`, counted from 0."""
+        checks.not_negative("epoch", epoch)
+        self._epoch = epoch
+
+    def source(self, index: int) -> str:
+        """Where sample `index` lies: its file, or its shard, offset and original name."""
+        return self._source.describe(index)
+
+    def __iter__(self) -> Iterator[Any]:
+        self._stop()
+        self._playing = self._play(self._epoch)
+        self._epoch += 1
+        return self._playing
+
+    def close(self) -> None:
+        """Stop reading and free the graph; the loader may be iterated again."""
+        self._stop()
+        self._runner = None
+        self._reader.close()
+
+    def __enter__(self) -> Loader:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    def _stop(self) -> None:
+        if self._playing is not None:
+            self._playing.close()  # type: ignore[attr-defined]
+            self._playing = None
+
+    def _prepare(self, epoch: int, order: np.ndarray, step: Step) -> _Prepared:
+        positions = np.arange(step.start, step.start + step.count) % len(order)
+        index = order[positions]
+        images = self._reader.read(index)
+        shape = self._shapes.of(index, images)
+        if not self.recipe.crop.resizes:
+            self._check_fixed_size(index, shape)
+        draws = Draws(self.seed, epoch, step.start, step.count)
+        raw = self._source.raw_shape is not None
+        return _Prepared(index, images, plan(self.recipe, draws, shape, size=self.image_size, epoch=epoch, raw=raw))
+
+    def _check_fixed_size(self, index: np.ndarray, shape: tuple[np.ndarray, np.ndarray]) -> None:
+        wrong = np.flatnonzero((shape[0] != self.image_size) | (shape[1] != self.image_size))
+        if len(wrong):
+            row = int(wrong[0])
+            raise ValueError(
+                f"image_size must be the images' own size with {type(self.recipe.crop).__name__}, got "
+                f"{self.image_size} for {shape[0][row]}x{shape[1][row]} in {self.source(int(index[row]))}; "
+                "use a crop that resizes, such as SoftCrop"
+            )
+
+    def _play(self, epoch: int) -> Iterator[Any]:
+        order = permutation(self.seed, epoch, self.num_samples) if self._shuffle else np.arange(self.num_samples)
+        depth = self._options.prefetch
+        ahead = ReadAhead(lambda step: self._prepare(epoch, order, step), iter(self._steps), depth=depth)
+        in_flight: deque[_Prepared] = deque()
+        try:
+            for prepared in ahead:
+                in_flight.append(prepared)
+                self._submit(prepared)
+                if len(in_flight) >= depth:
+                    yield self._collect(in_flight)
+            while in_flight:
+                yield self._collect(in_flight)
+        finally:
+            ahead.close()
+            if self._runner is not None:
+                self._runner.drain()
+
+    def _submit(self, prepared: _Prepared) -> None:
+        if self._runner is None:
+            raw = self._source.raw_shape is not None
+            graph = build_graph(self.recipe, prepared.plan.inputs, self._options, size=self.image_size, raw=raw)
+            self._runner = GraphRunner(graph, self.device, self._options.prefetch)
+        self._runner.submit(prepared.images, prepared.plan.inputs)
+
+    def _collect(self, in_flight: deque[_Prepared]) -> Any:
+        """Wait for the oldest batch in flight and hand it over."""
+        assert self._runner is not None
+        prepared = in_flight.popleft()
+        try:
+            images = self._runner.collect()
+        except RuntimeError as error:
+            self._runner = None  # a graph that failed is of no further use
+            if self._source.raw_shape is not None:
+                raise
+            raise first_unreadable(self._source, prepared.index.tolist(), list(prepared.images), error) from error
+        return self._batch(images, prepared)
+
+    def _batch(self, images: torch.Tensor, prepared: _Prepared) -> Any:
+        labels = torch.from_numpy(self._source.labels[prepared.index])
+        confidence = torch.from_numpy(softops.confidence(prepared.plan.certainty, self.num_classes))
+        if self._soft:
+            fields = [softops.weighted_targets(labels, confidence, self.num_classes)]
+        else:
+            fields = [labels, confidence]
+        if "index" in self._batch_type._fields:
+            fields.append(torch.from_numpy(prepared.index))
+        fields = [images, *(field.to(self.device, non_blocking=True) for field in fields)]
+        if "details" in self._batch_type._fields:
+            fields.append(prepared.plan.details)
+        return self._batch_type(*fields)
+
+
+def _device(device: str | torch.device | None) -> torch.device:
+    if device is None:
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    device = torch.device(device)
+    if device.type not in ("cpu", "cuda"):
+        raise ValueError(f"device must be a CPU or an NVIDIA GPU, got {str(device)!r}")
+    if device.type == "cpu":
+        return device
+    if not torch.cuda.is_available():
+        raise ValueError(f"device must be there, got {str(device)!r} but torch sees no GPU; use 'cpu'")
+    index = torch.cuda.current_device() if device.index is None else device.index
+    if index >= torch.cuda.device_count():
+        raise ValueError(f"device must be one of {torch.cuda.device_count()} GPU(s), got {str(device)!r}")
+    return torch.device("cuda", index)
+
+
+def _place_among_ranks(rank: int | None, world_size: int | None) -> tuple[int, int]:
+    if (rank is None) != (world_size is None):
+        raise ValueError(f"rank and world_size must be given together, got {rank} and {world_size}")
+    if rank is not None and world_size is not None:
+        return rank, world_size
+    distributed = torch.distributed
+    if distributed.is_available() and distributed.is_initialized():
+        return distributed.get_rank(), distributed.get_world_size()
+    return 0, 1
+
+
+def _default_threads() -> int:
+    """This process's cores, shared with the other ranks that torchrun started on this machine."""
+    ranks = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    return max(1, len(os.sched_getaffinity(0)) // ranks)
+
+
+def _check_sizes(recipe: Recipe, source: Source, size: int) -> None:
+    """Raise ValueError for settings that cannot go with the data, before anything runs."""
+    crop = recipe.crop
+    if isinstance(crop, CenterCrop) and crop.resize is not None and crop.resize < size:
+        raise ValueError(f"resize must be at least image_size, {size}, got {crop.resize}")
+    if len(source.classes) < 2:
+        raise ValueError(f"data must have at least two classes, got {list(source.classes)} in {source.root}")
+    if source.raw_shape is not None and not crop.resizes and source.raw_shape[:2] != (size, size):
+        height, width, _ = source.raw_shape
+        raise ValueError(
+            f"image_size must be the images' own size, {height}x{width}, with {type(crop).__name__}, got {size}"
+        )

@@ -1,0 +1,103 @@
+"""Augmentation policies from `nvidia.dali.auto_aug`, with their operations and magnitudes drawn on the host.
+
+They work on uint8 HWC images of the output size and leave the label as it is.
+"""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from . import checks
+from .draws import Draws
+
+
+@dataclass(frozen=True)
+class RandAugment:
+    """RandAugment (Cubuk et al. 2020): `num_ops` random operations of one magnitude.
+
+    Attributes:
+        num_ops: Operations per image, >= 1.
+        magnitude: Magnitude bin, in [0, num_magnitude_bins).
+        num_magnitude_bins: Bins that the magnitude ranges are divided into.
+    """
+
+    num_ops: int = 2
+    magnitude: int = 9
+    num_magnitude_bins: int = 31
+
+    def __post_init__(self) -> None:
+        checks.positive("num_ops", self.num_ops)
+        checks.positive("num_magnitude_bins", self.num_magnitude_bins)
+        if not 0 <= self.magnitude < self.num_magnitude_bins:
+            raise ValueError(f"magnitude must be in [0, {self.num_magnitude_bins}), got {self.magnitude}")
+
+    def suite(self) -> list[Any]:
+        """The operations to choose from."""
+        from nvidia.dali.auto_aug import rand_augment
+
+        return rand_augment.get_rand_augment_suite(use_shape=True)
+
+    def magnitudes(self, uniform: np.ndarray) -> np.ndarray:
+        """Magnitude bins, int32 of the shape of `uniform`."""
+        return np.full(uniform.shape, self.magnitude, np.int32)
+
+
+@dataclass(frozen=True)
+class TrivialAugment:
+    """TrivialAugmentWide (Mueller & Hutter 2021): one random operation of a random magnitude.
+
+    Attributes:
+        num_magnitude_bins: Bins that the magnitude ranges are divided into.
+    """
+
+    num_magnitude_bins: int = 31
+    num_ops = 1
+
+    def __post_init__(self) -> None:
+        checks.positive("num_magnitude_bins", self.num_magnitude_bins)
+
+    def suite(self) -> list[Any]:
+        """The operations to choose from."""
+        from nvidia.dali.auto_aug import trivial_augment
+
+        return trivial_augment.get_trivial_augment_wide_suite(use_shape=False)
+
+    def magnitudes(self, uniform: np.ndarray) -> np.ndarray:
+        """Magnitude bins, int32 of the shape of `uniform`, equally likely."""
+        return (uniform * self.num_magnitude_bins).astype(np.int32)
+
+
+Policy = RandAugment | TrivialAugment
+
+
+def policy_numbers(policy: Policy, draws: Draws) -> dict[str, np.ndarray]:
+    """Graph inputs of a policy: int32 (N,) arrays of operation, magnitude bin and sign for each of its steps."""
+    suite_size = len(policy.suite())
+    u = draws.uniform("policy", 3 * policy.num_ops)
+    inputs = {}
+    for step in range(policy.num_ops):
+        operation, magnitude, sign = u[3 * step : 3 * step + 3]
+        inputs[f"policy_operation_{step}"] = (operation * suite_size).astype(np.int32)
+        inputs[f"policy_magnitude_{step}"] = policy.magnitudes(magnitude)
+        inputs[f"policy_sign_{step}"] = (sign < 0.5).astype(np.int32)
+    return inputs
+
+
+def policy_stage(images: Any, policy: Policy, inputs: dict[str, Any], *, size: int) -> Any:
+    """Apply a policy to uint8 HWC images of (size, size); `inputs` are the nodes of `policy_numbers`."""
+    from nvidia.dali.auto_aug.core import select, signed_bin
+
+    suite = policy.suite()
+    for step in range(policy.num_ops):
+        magnitude = signed_bin(inputs[f"policy_magnitude_{step}"], inputs[f"policy_sign_{step}"])
+        arguments = {"num_magnitude_bins": policy.num_magnitude_bins, "shape": (size, size), "fill_value": 128}
+        with warnings.catch_warnings():
+            # DALI 2.4's own policies still call operators by names that it has deprecated
+            warnings.simplefilter("ignore", DeprecationWarning)
+            operation = inputs[f"policy_operation_{step}"]
+            images = select(suite, operation, data=images, magnitude_bin=magnitude, **arguments)
+    return images

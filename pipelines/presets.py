@@ -1,0 +1,70 @@
+"""Recipes by name."""
+
+from __future__ import annotations
+
+import difflib
+from dataclasses import replace
+
+from .crops import CenterCrop, PadCrop, RandomResizedCrop, SoftCrop, SoftShift
+from .occlusion import Occlude
+from .policies import RandAugment, TrivialAugment
+from .recipe import Normalize, Recipe
+from .schedules import StepDecay
+
+# Mean and standard deviation of CIFAR-100's training images
+CIFAR = Normalize(mean=(0.5071, 0.4865, 0.4409), std=(0.2673, 0.2564, 0.2762))
+
+_CROPS = {
+    "soft-imagenet": Recipe(crop=SoftCrop()),
+    "hard-imagenet": Recipe(crop=RandomResizedCrop()),
+    "soft-cifar": Recipe(crop=SoftShift(), normalize=CIFAR),
+    "hard-cifar": Recipe(crop=PadCrop(), normalize=CIFAR),
+}
+_POLICIES = {"": None, "-ra": RandAugment(), "-ta": TrivialAugment()}
+
+
+def names() -> list[str]:
+    """All names that `by_name` knows, sorted."""
+    return sorted(crop + suffix for crop in _CROPS for suffix in _POLICIES)
+
+
+def by_name(name: str) -> Recipe:
+    """A training recipe: `soft-` or `hard-`, `imagenet` (crop-and-resize) or `cifar` (fixed size), and a policy.
+
+    Args:
+        name: For instance "soft-imagenet"; with "-ra" RandAugment and with "-ta" TrivialAugment is added.
+
+    Raises:
+        ValueError: if there is no such name; the message lists the nearest.
+    """
+    for suffix, policy in _POLICIES.items():
+        crop = name.removesuffix(suffix) if suffix else name
+        if crop in _CROPS and crop + suffix == name:
+            return replace(_CROPS[crop], policy=policy)
+    near = difflib.get_close_matches(name, names(), n=3) or names()
+    raise ValueError(f"recipe must be one of the presets, got {name!r}; did you mean {' or '.join(near)}?")
+
+
+def evaluation(training: Recipe | None = None, *, resize: int | None = None, occlusion: float = 0.0) -> Recipe:
+    """The evaluation recipe: centre crop, no flip, no policy.
+
+    Args:
+        training: The recipe that was trained with, for its normalisation; None is ImageNet's.
+        resize: Length of the shorter side before the crop, in pixels; None is the output size (SA App. B.3).
+        occlusion: Share of the image's area hidden by one square patch, in [0, 1] (SA section 4.3.3).
+    """
+    normalize = Normalize() if training is None else training.normalize
+    occlude = Occlude(share=occlusion) if occlusion else None
+    return Recipe(crop=CenterCrop(resize), flip=None, normalize=normalize, occlude=occlude)
+
+
+def with_sigma_decay(recipe: Recipe, *, epoch: int, factor: float = 1000.0) -> Recipe:
+    """The same recipe with its crop's sigma divided by `factor` from `epoch` on (SA App. B.1).
+
+    Raises:
+        ValueError: if the recipe's crop has no sigma.
+    """
+    crop = recipe.crop
+    if not isinstance(crop, SoftCrop | SoftShift) or isinstance(crop.sigma, StepDecay):
+        raise ValueError(f"sigma decay must go with a soft crop of constant sigma, got {crop}")
+    return replace(recipe, crop=replace(crop, sigma=StepDecay(crop.sigma, epoch, factor)))

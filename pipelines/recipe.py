@@ -1,0 +1,74 @@
+"""What is done to each image: one named slot per step, in the order in which the steps run."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from . import checks
+from .crops import Crop, SoftCrop
+from .occlusion import Occlude
+from .policies import Policy
+
+
+@dataclass(frozen=True)
+class Flip:
+    """Horizontal flip, which leaves the label as it is.
+
+    Attributes:
+        probability: Share of images that are flipped, in [0, 1].
+    """
+
+    probability: float = 0.5
+
+    def __post_init__(self) -> None:
+        checks.share("probability", self.probability)
+
+
+@dataclass(frozen=True)
+class Normalize:
+    """Per-channel normalisation `(x - mean) / std`, for pixel values scaled to [0, 1].
+
+    The defaults are ImageNet's. Where a window reaches outside its image, the output is 0, the mean colour.
+
+    Attributes:
+        mean: Mean of the red, green and blue channel, in [0, 1].
+        std: Standard deviation of the three channels, > 0.
+    """
+
+    mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
+    std: tuple[float, float, float] = (0.229, 0.224, 0.225)
+
+    def __post_init__(self) -> None:
+        for name, values in (("mean", self.mean), ("std", self.std)):
+            if len(values) != 3:
+                raise ValueError(f"{name} must have three values, one per channel, got {len(values)}")
+        for value in self.mean:
+            checks.share("mean", value)
+        for value in self.std:
+            checks.positive("std", value)
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """The steps of an augmentation, in the order in which they run; None leaves a step out.
+
+    The `repr` of a recipe builds it again, which is what a log needs to repeat a run.
+
+    Attributes:
+        crop: Which window is taken: `SoftCrop`, `SoftShift`, `RandomResizedCrop`, `PadCrop` or `CenterCrop`.
+        flip: Horizontal flip.
+        policy: `RandAugment` or `TrivialAugment`.
+        normalize: Mean and standard deviation of the output.
+        occlude: A patch that hides a share of the image.
+    """
+
+    crop: Crop = field(default_factory=SoftCrop)
+    flip: Flip | None = field(default_factory=Flip)
+    policy: Policy | None = None
+    normalize: Normalize = field(default_factory=Normalize)
+    occlude: Occlude | None = None
+
+    @property
+    def training(self) -> bool:
+        """Whether this is meant for training: its crop is random."""
+        return self.crop.random

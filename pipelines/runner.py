@@ -1,0 +1,80 @@
+"""Running a graph: feeds it a few batches ahead and hands its output to torch."""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import Any
+
+import numpy as np
+import torch
+from nvidia.dali.pipeline import Pipeline
+
+from .graph import IMAGES
+
+
+class GraphRunner:
+    """Keeps a graph supplied. Submit batches, then collect their images in the same order.
+
+    Args:
+        graph: A graph built by `build_graph`.
+        device: Where its output lies.
+        depth: The graph's prefetch depth; at most as many batches are in flight.
+    """
+
+    def __init__(self, graph: Pipeline, device: torch.device, depth: int) -> None:
+        self._graph, self._device, self._depth = graph, device, depth
+        # The graph reads images where they lie, so they are kept until it has run, and on a GPU, where it runs
+        # behind the host, for as many batches again.
+        self._kept: deque[object] = deque(maxlen=2 * depth + 1)
+        self._fed = 0
+        self._fillers = 0
+        self.pending = 0
+
+    def submit(self, images: list[np.ndarray] | np.ndarray, inputs: dict[str, np.ndarray]) -> None:
+        """Start a batch; returns at once.
+
+        Args:
+            images: Encoded bytes, uint8 (bytes,) each, or raw pixels, uint8 (N, height, width, 3).
+            inputs: The numbers of its plan, one row per sample.
+        """
+        self._last = (images, inputs)
+        self._kept.append(images)
+        self._graph.feed_input(IMAGES, images)
+        for name, array in inputs.items():
+            self._graph.feed_input(name, array)
+        self.pending += 1
+        # A new graph starts its first `depth` batches together, at the first call, and needs them all by then.
+        self._fed = min(self._fed + 1, self._depth)
+        if self._fed == self._depth:
+            self._graph.schedule_run()
+
+    def collect(self) -> torch.Tensor:
+        """Images of the oldest batch in flight, float32 (N, 3, S, S) on the device, without a copy.
+
+        Raises:
+            RuntimeError: if the graph failed on the batch; it is of no use afterwards.
+        """
+        while self._fed < self._depth:  # an epoch shorter than the prefetch
+            self._fillers += 1
+            self.submit(*self._last)
+        images = self._next()
+        if self.pending == self._fillers:
+            self.drain()
+        return images
+
+    def drain(self) -> None:
+        """Wait for all batches in flight and drop them."""
+        if self.pending and self._fed < self._depth:
+            self.collect()
+        while self.pending:
+            self._next()
+        self._fillers = 0
+
+    def _next(self) -> torch.Tensor:
+        self.pending -= 1
+        if self._device.type == "cpu":
+            (output,) = self._graph.outputs()
+            return torch.from_dlpack(output.as_tensor())
+        stream: Any = torch.cuda.current_stream(self._device)
+        (output,) = self._graph.outputs(cuda_stream=stream)
+        return torch.from_dlpack(output.as_tensor())

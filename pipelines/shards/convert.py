@@ -1,0 +1,173 @@
+"""Conversion of labelled images to a shard set: shuffled, checked, parallel, and safe to interrupt."""
+
+import json
+import math
+import os
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+
+from . import atomic, manifest
+from .destination import BAD_FILE, claimed, release, resume
+from .job import BadImage, ShardRecord, write_shard
+from .layout import ShardOptions, plan, samples_per_shard, shard_jobs
+from .manifest import Manifest
+from .sources import Source, open_source
+from .workers import available_cores, ordered_results, worker_processes
+
+_NAMED = 3  # bad images that an error message names
+
+
+class Progress(Protocol):
+    """Called now and then with what is being done, how much of it is done, and the bad images so far."""
+
+    def __call__(self, stage: str, done: int, total: int, bad: int) -> None:
+        """Show it; `stage` is "reading" (counts Parquet files) or "converting" (counts images)."""
+        ...
+
+
+@dataclass(frozen=True)
+class Conversion:
+    """Outcome of a conversion.
+
+    Attributes:
+        manifest: what `dataset.json` now says.
+        bytes: size of all shards and indexes.
+        bad: images that were left out.
+        written: images that this run went through; fewer than all if it resumed an earlier one.
+        elapsed_s: wall time.
+    """
+
+    folder: Path
+    manifest: Manifest
+    bytes: int
+    bad: tuple[BadImage, ...]
+    written: int
+    elapsed_s: float
+
+
+def convert(
+    source: Source | str | os.PathLike[str],
+    dest: str | os.PathLike[str],
+    options: ShardOptions | None = None,
+    *,
+    workers: int | None = None,
+    overwrite: bool = False,
+    max_bad: int | None = None,
+    progress: Progress | None = None,
+) -> Conversion:
+    """Convert labelled images to a shard set.
+
+    The bytes do not depend on the number of workers nor on interruptions: a conversion that was killed leaves a
+    folder that no loader takes for a set, and the same call finishes it. Images that do not decode are left out, listed
+    in `bad.json` with the reason, and counted against `max_bad`. A Parquet source needs room for its images twice
+    while it runs.
+
+    Args:
+        source: what `open_source` returns, or a path for it.
+        dest: folder of the set: new, empty, or one that was converted to before.
+        options: what the set looks like; None for the defaults.
+        workers: processes, positive; None for one per core.
+        overwrite: replace a finished set.
+        max_bad: bad images to tolerate, 0 or more; None for 0.1 % of all, rounded up.
+        progress: called after every shard.
+
+    Raises:
+        ValueError: for an option out of range, too many bad images, or raw images of several sizes.
+        OSError: if the source cannot be read, or `dest` is taken or cannot be written.
+    """
+    begin = time.perf_counter()
+    options = options or ShardOptions()
+    workers = available_cores() if workers is None else workers
+    if workers < 1:
+        raise ValueError(f"workers must be positive, got {workers}")
+    if max_bad is not None and max_bad < 0:
+        raise ValueError(f"max_bad must be 0 or more, got {max_bad}")
+    source = open_source(source) if isinstance(source, (str, os.PathLike)) else source
+    dest = Path(dest)
+    total = len(source.labels)
+    watch = _Watch(total, math.ceil(total / 1000) if max_bad is None else max_bad, progress)
+    with claimed(dest, source=source.root, overwrite=overwrite) as work, worker_processes(workers) as executor:
+        resume(work, plan(source, options))
+        extents = source.extents(work, executor, watch.files_read)
+        jobs = shard_jobs(source, extents, options, dest)
+        records = [watch.count(record) for record in ordered_results(executor, write_shard, jobs, ahead=4 * workers)]
+        made = _finish(source, options, dest, records)
+        release(work)
+    return Conversion(
+        folder=dest,
+        manifest=made,
+        bytes=sum(shard.bytes + shard.index_bytes for shard in made.shards),
+        bad=tuple(image for record in records for image in record.bad),
+        written=sum(record.images for record in records if record.is_new),
+        elapsed_s=time.perf_counter() - begin,
+    )
+
+
+class _Watch:
+    """Counts what is done, shows it, and stops the conversion when too many images are bad."""
+
+    def __init__(self, total: int, max_bad: int, progress: Progress | None) -> None:
+        self._total = total
+        self._max_bad = max_bad
+        self._progress = progress
+        self._done = 0
+        self._bad: list[BadImage] = []
+
+    def files_read(self, done: int, total: int) -> None:
+        """Note that `done` of `total` Parquet files are read."""
+        if self._progress:
+            self._progress("reading", done, total, 0)
+
+    def count(self, record: ShardRecord) -> ShardRecord:
+        """Note a finished shard and hand it on."""
+        self._done += record.images
+        self._bad += record.bad
+        if self._progress:
+            self._progress("converting", self._done, self._total, len(self._bad))
+        if len(self._bad) > self._max_bad:
+            named = "; ".join(f"{image.name}: {image.reason}" for image in self._bad[:_NAMED])
+            raise ValueError(
+                f"bad images must be at most {self._max_bad} (--max-bad), got {len(self._bad)} "
+                f"in the first {self._done} ({named}{'; ...' if len(self._bad) > _NAMED else ''}); repair or remove them, or allow more"
+            )
+        return record
+
+
+def _finish(source: Source, options: ShardOptions, dest: Path, records: Sequence[ShardRecord]) -> Manifest:
+    """Write the table of samples, the list of bad images, and, last, the manifest."""
+    kept = [record for record in records if record.shard.samples]
+    if not kept:
+        raise ValueError(f"source must hold an image that decodes, got none in {source.root}")
+    for record in records:
+        if not record.shard.samples:  # all its images were bad: DALI refuses an empty shard
+            (dest / record.shard.file).unlink()
+            (dest / record.shard.index).unlink()
+    table = np.concatenate([record.rows for record in kept])
+    table["shard"] = np.repeat(np.arange(len(kept)), [len(record.rows) for record in kept])
+    bad = [image._asdict() for record in records for image in record.bad]
+    if bad:
+        atomic.write_file(dest / BAD_FILE, (json.dumps(bad, indent=1) + "\n").encode())
+    largest = int(table["height"].max()), int(table["width"].max())
+    made = Manifest(
+        encoding="original" if options.raw is False else "raw",
+        raw_shape=None if options.raw is False else (*largest, 3),
+        classes=source.classes,
+        num_samples=len(table),
+        largest=largest,
+        samples=manifest.write_samples(dest, table),
+        shards=tuple(record.shard for record in kept),
+        created={
+            "source": str(source.root),
+            "source_format": source.format,
+            "seed": options.seed,
+            "options": asdict(options) | {"shard_samples": samples_per_shard(options, len(source.labels))},
+            "bad": len(bad),
+        },
+    )
+    manifest.write(dest, made)
+    return made

@@ -1,0 +1,148 @@
+"""Decoding images as the loader will: with DALI's CPU decoder, so that what passes here decodes in training."""
+
+import io
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+import numpy as np
+from nvidia.dali import fn, pipeline_def, types
+from PIL import Image
+
+_BATCH = 16  # images per run of the graph
+_BATCH_BYTES = 1 << 20  # encoded; DALI keeps room for the largest batch seen, so large images go few at a time
+
+_SIGNATURES = (  # first bytes, extension
+    (b"\xff\xd8\xff", "jpg"),
+    (b"\x89PNG\r\n\x1a\n", "png"),
+    (b"BM", "bmp"),
+    (b"II*\0", "tif"),
+    (b"MM\0*", "tif"),
+    (b"II+\0", "tif"),
+    (b"MM\0+", "tif"),
+    *((f"P{kind}".encode(), "pnm") for kind in (1, 2, 3, 4)),
+    (b"P5", "pgm"),
+    (b"P6", "ppm"),
+    (b"\0\0\0\x0cjP  \r\n\x87\n", "jp2"),
+    (b"GIF8", "gif"),
+)
+
+
+class Decoded(NamedTuple):
+    """Size of an image in pixels, EXIF orientation applied, and its uint8 RGB pixels, row by row, if asked for."""
+
+    height: int
+    width: int
+    pixels: bytes | None
+
+
+class Undecodable(NamedTuple):
+    """Why an image cannot be decoded, in a few words."""
+
+    reason: str
+
+
+def extension_of(data: bytes) -> str | None:
+    """Usual extension of an image file, by its first bytes; None if they are no image's."""
+    if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
+        return "webp"
+    return next((extension for signature, extension in _SIGNATURES if data.startswith(signature)), None)
+
+
+@pipeline_def(batch_size=_BATCH, num_threads=1, device_id=None, prefetch_queue_depth=1)
+def decode_graph():
+    """Encoded bytes to pixels: uint8 (height, width, 3), RGB, EXIF orientation applied."""
+    encoded = fn.external_source(name="encoded", dtype=types.DALIDataType.UINT8, ndim=1)
+    return fn.decoders.image(encoded, device="cpu", output_type=types.DALIImageType.RGB)
+
+
+@pipeline_def(batch_size=_BATCH, num_threads=1, device_id=None, prefetch_queue_depth=1)
+def header_graph():
+    """Encoded bytes to the shape in the header: int64 (3,), EXIF orientation applied."""
+    encoded = fn.external_source(name="encoded", dtype=types.DALIDataType.UINT8, ndim=1)
+    return fn.peek_image_shape(encoded)
+
+
+class Decoder:
+    """Decodes every image whole, which finds those that are cut short or damaged.
+
+    Args:
+        keep_pixels: return the pixels, not only the size.
+    """
+
+    def __init__(self, *, keep_pixels: bool = False) -> None:
+        self._keep_pixels = keep_pixels
+        self._graph = decode_graph()
+
+    def decode(self, images: Sequence[bytes]) -> list[Decoded | Undecodable]:
+        """Decode encoded images; one result for each, in order."""
+        return [result for batch in _batches(images) for result in self._decode_or_split(batch)]
+
+    def _decode_or_split(self, images: list[bytes]) -> list[Decoded | Undecodable]:
+        # One bad image fails a whole batch in DALI, so a batch that failed goes through again image by image.
+        if len(images) == 1 and (reason := _hopeless(images[0])):
+            return [Undecodable(reason)]
+        try:
+            if any(map(_hopeless, images)):
+                raise RuntimeError("a batch with an image that DALI is not to see")
+            return self._run(images)
+        except RuntimeError as error:
+            if len(images) == 1:
+                return [Undecodable(_diagnosis(images[0], error))]
+            return [result for image in images for result in self._decode_or_split([image])]
+
+    def _run(self, images: list[bytes]) -> list[Decoded | Undecodable]:
+        self._graph.feed_input("encoded", [np.frombuffer(image, dtype=np.uint8) for image in images])
+        (output,) = self._graph.run()
+        if not self._keep_pixels:
+            return [Decoded(int(height), int(width), None) for height, width, _ in output.shape()]
+        pixels = [np.asarray(output.at(position)) for position in range(len(images))]
+        return [Decoded(image.shape[0], image.shape[1], image.tobytes()) for image in pixels]
+
+
+class HeaderReader(Decoder):
+    """Reads only the header of every image: fast, but finds no damage behind it."""
+
+    def __init__(self) -> None:
+        self._keep_pixels = False
+        self._graph = header_graph()
+
+    def _run(self, images: list[bytes]) -> list[Decoded | Undecodable]:
+        self._graph.feed_input("encoded", [np.frombuffer(image, dtype=np.uint8) for image in images])
+        (output,) = self._graph.run()
+        return [Decoded(int(height), int(width), None) for height, width, _ in output.as_array()]
+
+
+def _batches(images: Sequence[bytes]) -> Iterator[list[bytes]]:
+    batch: list[bytes] = []
+    size = 0
+    for image in images:
+        if batch and (len(batch) == _BATCH or size + len(image) > _BATCH_BYTES):
+            yield batch
+            batch, size = [], 0
+        batch.append(image)
+        size += len(image)
+    if batch:
+        yield batch
+
+
+def _hopeless(image: bytes) -> str | None:
+    """Reason to refuse an image without asking DALI, or None."""
+    if not image:
+        return "empty"
+    extension = extension_of(image)
+    if extension is None:
+        return f"not an image (starts with {image[:8].hex(' ')})"
+    return "GIF, which DALI does not decode; convert it to PNG" if extension == "gif" else None
+
+
+def _diagnosis(image: bytes, error: RuntimeError) -> str:
+    """Plain words for a failed decode: Pillow's if it fails too, since DALI's are mostly a traceback."""
+    extension = extension_of(image)
+    try:
+        with Image.open(io.BytesIO(image)) as opened:
+            opened.convert("RGB")
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as trouble:
+        return f"{extension} cut short or damaged ({trouble})"
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    said = next((line for line in reversed(lines) if not line.startswith(("[", "Current pipeline"))), "no reason")
+    return f"{extension} that DALI does not decode ({said})"

@@ -1,0 +1,108 @@
+"""The folder that a conversion writes: taking it over safely, and finding what an earlier run left there.
+
+While a conversion runs, `DEST/.partial` holds its plan, the records of finished shards and temporary files. The plan
+says what the bytes of the set depend on; a later run with the same plan goes on where the earlier one stopped.
+"""
+
+import fcntl
+import json
+import os
+import re
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from . import atomic
+from .manifest import MANIFEST_FILE, PARTIAL_FOLDER
+
+BAD_FILE = "bad.json"
+_OURS = re.compile(r"(shard-\d{6}\.(tar|idx)|samples\.npy|dataset\.json|bad\.json)(\.tmp)?")
+_PLAN_FILE = "plan.json"
+
+
+@contextmanager
+def claimed(dest: Path, *, source: Path, overwrite: bool) -> Iterator[Path]:
+    """Create or take over the folder of a shard set, and keep other conversions out of it.
+
+    Args:
+        dest: the folder.
+        source: what is converted; must neither be nor contain `dest`.
+        overwrite: take over a finished shard set too.
+
+    Yields:
+        the work folder, `dest/.partial`.
+
+    Raises:
+        FileExistsError: if `dest` is a file, a finished set (without `overwrite`), or holds files of others.
+        ValueError: if `dest` lies in `source`.
+        BlockingIOError: if another conversion is writing there.
+    """
+    if source.resolve() in (dest.resolve(), *dest.resolve().parents):
+        raise ValueError(f"destination must not lie in the source {source}, got {dest}; name another folder")
+    _require_free(dest, overwrite=overwrite)
+    work = dest / PARTIAL_FOLDER
+    work.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(work, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise BlockingIOError(
+                f"destination must have one writer, got another softfeed convert at work in {dest}; wait for it to end"
+            ) from None
+        if (dest / MANIFEST_FILE).exists():
+            _empty(work)  # whoever overwrites a set wants every byte written anew, not its records trusted
+            (dest / MANIFEST_FILE).unlink()  # from here on this is an unfinished set
+        yield work
+    finally:
+        os.close(descriptor)
+
+
+def _require_free(dest: Path, *, overwrite: bool) -> None:
+    if dest.exists() and not dest.is_dir():
+        raise FileExistsError(f"destination must be a folder, got the file {dest}")
+    if not dest.is_dir():
+        return
+    if (dest / MANIFEST_FILE).exists():
+        if '"softfeed"' not in (dest / MANIFEST_FILE).read_text(encoding="utf-8", errors="replace"):
+            raise FileExistsError(
+                f"destination must be new or empty, got a {MANIFEST_FILE} of something else in {dest}; "
+                "name another folder"
+            )
+        if not overwrite:
+            raise FileExistsError(
+                f"destination must be new or empty, got a finished shard set in {dest}; --overwrite replaces it"
+            )
+        return
+    if not (dest / PARTIAL_FOLDER).is_dir() and (entries := sorted(dest.iterdir())):
+        raise FileExistsError(
+            f"destination must be new or empty, got {len(entries)} entries in {dest} (first: {entries[0].name}); "
+            "name another folder"
+        )
+
+
+def resume(work: Path, plan: dict[str, Any]) -> bool:
+    """Whether an earlier run had the same plan; if not, whatever it left is removed and the plan noted."""
+    text = json.dumps(plan, indent=1, sort_keys=True)
+    plan_file = work / _PLAN_FILE
+    if plan_file.exists() and plan_file.read_text(encoding="utf-8") == text:
+        return True
+    _empty(work)
+    for entry in work.parent.iterdir():
+        if _OURS.fullmatch(entry.name):
+            entry.unlink()
+    atomic.write_file(plan_file, text.encode())
+    return False
+
+
+def _empty(work: Path) -> None:
+    for entry in work.iterdir():
+        entry.unlink()
+
+
+def release(work: Path) -> None:
+    """Remove the work folder; the set is finished."""
+    shutil.rmtree(work)
+    atomic.flush_folder(work.parent)

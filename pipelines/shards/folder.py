@@ -1,0 +1,99 @@
+"""Image folders: `root/class/**/image`, one class per subfolder of the root."""
+
+import os
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+# What DALI's CPU decoder decodes (checked on 2.4.0); it does not decode GIF.
+EXTENSIONS = frozenset({"jpg", "jpeg", "png", "webp", "bmp", "tif", "tiff", "ppm", "pgm", "pnm", "jp2"})
+
+
+def scan_image_folder(root: str | os.PathLike[str]) -> tuple[list[str], NDArray[np.int64], tuple[str, ...]]:
+    """List the images of a folder whose subfolders are the classes.
+
+    Classes are the subfolders of `root` sorted by name; images may lie deeper. Hidden files and folders are
+    skipped, and so is every file whose extension (in any case) is not in `EXTENSIONS`.
+
+    Args:
+        root: the folder.
+
+    Returns:
+        paths (root included, sorted within a class), their labels int64 (num_images,), and the class names.
+
+    Raises:
+        FileNotFoundError: if `root` does not exist, or holds no image.
+        NotADirectoryError: if `root` is not a folder.
+        ValueError: if images lie directly in `root`, there is no subfolder, or one of them holds no image.
+    """
+    root = os.fspath(root)
+    if not Path(root).exists():
+        raise FileNotFoundError(f"image folder must exist, got {root}; check the path")
+    if not Path(root).is_dir():
+        raise NotADirectoryError(f"image folder must be a folder, got the file {root}")
+    classes = _class_names(root)
+    paths: list[str] = []
+    counts: list[int] = []
+    skipped: Counter[str] = Counter()
+    for name in classes:
+        found = sorted(_images(os.path.join(root, name), skipped))  # noqa: PTH118 - pathlib is 5 times slower here
+        paths += found
+        counts.append(len(found))
+    _require_images(root, classes, counts, skipped)
+    return paths, np.repeat(np.arange(len(classes), dtype=np.int64), counts), classes
+
+
+def _class_names(root: str) -> tuple[str, ...]:
+    """Sorted names of the subfolders of `root`; raises if there is none."""
+    with os.scandir(root) as listing:
+        entries = [entry for entry in listing if not entry.name.startswith(".")]
+    folders = sorted(entry.name for entry in entries if entry.is_dir())
+    loose = sorted(entry.name for entry in entries if _extension(entry.name) in EXTENSIONS and entry.is_file())
+    layout = "move each image into a subfolder named after its class (root/class/image.jpg)"
+    if loose:
+        raise ValueError(
+            f"image folder must hold one subfolder per class, got {len(loose)} images directly in {root} "
+            f"(first: {loose[0]}); {layout}"
+        )
+    if not entries:
+        raise FileNotFoundError(f"image folder must hold images, got the empty folder {root}")
+    if not folders:
+        raise ValueError(f"image folder must hold one subfolder per class, got none in {root}; {layout}")
+    return tuple(folders)
+
+
+def _images(folder: str, skipped: Counter[str], above: tuple[str, ...] = ()) -> Iterator[str]:
+    """Image files below `folder`; counts the extensions of other files in `skipped`."""
+    with os.scandir(folder) as listing:
+        for entry in listing:
+            if entry.name.startswith("."):
+                continue
+            if entry.is_dir():
+                if entry.is_symlink() and os.path.realpath(entry.path) in map(os.path.realpath, (*above, folder)):
+                    raise ValueError(f"image folder must not loop, got {entry.path} linking to a folder above it")
+                yield from _images(entry.path, skipped, (*above, folder))
+            elif _extension(entry.name) in EXTENSIONS:
+                yield entry.path
+            else:
+                skipped[_extension(entry.name)] += 1
+
+
+def _extension(name: str) -> str:
+    return name.rpartition(".")[2].lower()
+
+
+def _require_images(root: str, classes: tuple[str, ...], counts: list[int], skipped: Counter[str]) -> None:
+    """Raise if there is no image at all, or none in some class."""
+    known = ", ".join(sorted(EXTENSIONS))
+    if not any(counts):
+        others = ", ".join(f"{count} .{extension}" for extension, count in sorted(skipped.items())) or "no file"
+        raise FileNotFoundError(f"image folder must hold images ({known}), got {others} below {root}")
+    empty = [name for name, count in zip(classes, counts, strict=True) if not count]
+    if empty:
+        raise ValueError(
+            f"every class folder must hold an image ({known}), got none in {len(empty)} of {len(classes)} "
+            f"(first: {empty[0]}) in {root}; fill or remove them"
+        )

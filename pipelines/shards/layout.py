@@ -1,0 +1,115 @@
+"""Which sample goes into which shard: options, order, and the jobs that follow from them."""
+
+import hashlib
+import json
+import math
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import nvidia.dali
+
+from .decoding import Decoded, Decoder
+from .job import Item, ShardJob, read_bytes
+from .manifest import FORMAT_VERSION
+from .sources import Source
+from .spool import Extents
+
+
+@dataclass(frozen=True)
+class ShardOptions:
+    """What decides the bytes of a shard set, given its source.
+
+    Attributes:
+        raw: store uint8 RGB pixels: False for no, True for images that all have the size of the first, or
+            that size in pixels, one number or (height, width).
+        shard_samples: samples per shard, positive; None for 1,000, or fewer (at least 64) so that there are 16 shards.
+        seed: of the shuffle, 0 or more.
+        shuffle: put the samples in a random order over all shards, instead of the order of the source.
+        check: decode every image whole; if False, only headers are read and damage behind them goes unseen.
+
+    Raises:
+        ValueError: if a value is out of range, or `raw` is asked for without `check`.
+    """
+
+    raw: bool | int | tuple[int, int] = False
+    shard_samples: int | None = None
+    seed: int = 0
+    shuffle: bool = True
+    check: bool = True
+
+    def __post_init__(self) -> None:
+        if self.raw is not False and min(self.raw if isinstance(self.raw, tuple) else (self.raw,)) < 1:
+            raise ValueError(f"raw must be a positive size in pixels, or (height, width), got {self.raw}")
+        if self.shard_samples is not None and self.shard_samples < 1:
+            raise ValueError(f"shard_samples must be positive, got {self.shard_samples}")
+        if self.seed < 0:
+            raise ValueError(f"seed must be 0 or more, got {self.seed}")
+        if self.raw is not False and not self.check:
+            raise ValueError("check must be True for raw pixels, got False; raw images are always decoded whole")
+
+
+def samples_per_shard(options: ShardOptions, total: int) -> int:
+    """Samples of every shard but the last."""
+    return options.shard_samples or min(1000, max(64, math.ceil(total / 16)))
+
+
+def plan(source: Source, options: ShardOptions) -> dict[str, Any]:
+    """Everything that the bytes of the set depend on, as JSON: equal plans give equal sets."""
+    listing = hashlib.sha256()
+    for stamp in source.stamps():
+        listing.update(f"{stamp}\n".encode("utf-8", "surrogateescape"))
+    return {
+        "softfeed": version("softfeed"),
+        "dali": nvidia.dali.__version__,
+        "format_version": FORMAT_VERSION,
+        "source_format": source.format,
+        "num_samples": len(source.labels),
+        "listing_sha256": listing.hexdigest(),
+        "options": json.loads(json.dumps(asdict(options))),
+    }
+
+
+def shard_jobs(source: Source, extents: Extents, options: ShardOptions, folder: Path) -> Iterator[ShardJob]:
+    """One job per shard, in order."""
+    total = len(source.labels)
+    order = np.random.default_rng(options.seed).permutation(total) if options.shuffle else np.arange(total)
+    raw_shape = _raw_shape(source, extents, options)
+    step = samples_per_shard(options, total)
+    for number, first in enumerate(range(0, total, step)):
+        rows = order[first : first + step].tolist()
+        yield ShardJob(folder, number, first, _items(source, extents, rows), raw_shape, options.check)
+
+
+def _items(source: Source, extents: Extents, rows: list[int]) -> list[Item]:
+    names = source.names(rows)
+    return [
+        Item(
+            file=extents.files[int(extents.file[row])],
+            offset=int(extents.offset[row]),
+            size=int(extents.size[row]),
+            label=int(source.labels[row]),
+            name=name,
+        )
+        for row, name in zip(rows, names, strict=True)
+    ]
+
+
+def _raw_shape(source: Source, extents: Extents, options: ShardOptions) -> tuple[int, int] | None:
+    """Height and width that every image must have; that of the first good image unless given."""
+    if isinstance(options.raw, tuple):
+        return options.raw
+    if options.raw is False:
+        return None
+    if options.raw is not True:
+        return options.raw, options.raw
+    decoder = Decoder()
+    for row in range(len(source.labels)):
+        (item,) = _items(source, extents, [row])
+        (decoded,) = decoder.decode([read_bytes(item)])
+        if isinstance(decoded, Decoded):
+            return decoded.height, decoded.width
+    raise ValueError(f"source must hold an image that decodes, got none in {source.root}")

@@ -1,0 +1,76 @@
+"""Worker processes that do jobs in order and never outlive the conversion."""
+
+import multiprocessing
+import os
+import signal
+import threading
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from multiprocessing.connection import wait
+from typing import TypeVar
+
+Job = TypeVar("Job")
+Result = TypeVar("Result")
+
+
+def available_cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0))
+
+
+@contextmanager
+def worker_processes(count: int) -> Iterator[ProcessPoolExecutor | None]:
+    """A pool of `count` fresh processes, or None for one, whose work is then done right here.
+
+    Raises:
+        ChildProcessError: if a worker dies.
+    """
+    if count == 1:
+        yield None
+        return
+    executor = ProcessPoolExecutor(count, multiprocessing.get_context("spawn"), _start)
+    try:
+        yield executor
+    except BrokenProcessPool:
+        raise ChildProcessError(
+            f"worker processes must survive, got one that died (memory full?); "
+            f"try again with fewer than {count} workers"
+        ) from None
+    finally:
+        executor.shutdown(wait=True, cancel_futures=True)
+
+
+def ordered_results(
+    executor: ProcessPoolExecutor | None, function: Callable[[Job], Result], jobs: Iterable[Job], *, ahead: int
+) -> Iterator[Result]:
+    """Results in the order of the jobs; at most `ahead` jobs are handed out before their result is taken."""
+    if executor is None:
+        yield from map(function, jobs)
+        return
+    pending: deque[Future[Result]] = deque()
+    for job in jobs:
+        pending.append(executor.submit(function, job))
+        if len(pending) >= ahead:
+            yield pending.popleft().result()
+    while pending:
+        yield pending.popleft().result()
+
+
+def _start() -> None:
+    """Prepare a worker process."""
+    # Ctrl-C reaches the whole process group; the parent alone reacts to it, by no longer handing out jobs.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # The decoders report every bad image to stderr by themselves; the conversion names them in its own words.
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
+    threading.Thread(target=_die_with_parent, daemon=True).start()
+
+
+def _die_with_parent() -> None:
+    """End this process when the parent is gone, or it would wait for jobs for ever."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        wait([parent.sentinel])
+        os._exit(1)

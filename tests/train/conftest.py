@@ -1,0 +1,53 @@
+"""A loader in memory with the interface of `softfeed.pipelines.Loader`, for tests of the trainer alone."""
+
+import numpy as np
+import pytest
+import torch
+
+
+class MemoryLoader:
+    """Images in memory, in a new order each epoch; rank r takes every world_size-th sample of it."""
+
+    def __init__(self, images, labels, confidence, *, batch_size, shuffle=True, rank=0, world_size=1, log=None):
+        self.images, self.labels, self.confidence = images, labels, confidence
+        self.batch_size, self.shuffle, self.rank, self.world_size = batch_size, shuffle, rank, world_size
+        self.log = log
+        self.epoch = 0
+
+    def __len__(self):
+        own = len(self.labels) // self.world_size
+        return own // self.batch_size if self.shuffle else -(-own // self.batch_size)
+
+    def set_epoch(self, epoch):
+        self.epoch = epoch
+
+    def __iter__(self):
+        order = np.arange(len(self.labels))
+        if self.shuffle:
+            order = np.random.default_rng(self.epoch).permutation(order)
+        own = order[self.rank :: self.world_size]
+        for step in range(len(self)):
+            index = torch.from_numpy(own[step * self.batch_size : (step + 1) * self.batch_size])
+            if self.log is not None:
+                self.log.extend(index.tolist())
+            yield self.images[index], self.labels[index], self.confidence[index]
+
+
+def make_problem(count=96, size=8, seed=0):
+    """Three classes that differ in which colour is bright; a tenth of a second to learn."""
+    generator = torch.Generator().manual_seed(seed)
+    labels = torch.arange(count) % 3
+    images = torch.randn(count, 3, size, size, generator=generator) * 0.5
+    images[torch.arange(count), labels] += 1.0
+    confidence = 1 / 3 + 2 / 3 * torch.rand(count, generator=generator)
+    return images, labels, confidence
+
+
+@pytest.fixture
+def problem():
+    return make_problem()
+
+
+@pytest.fixture
+def memory_loader():
+    return MemoryLoader

@@ -1,0 +1,92 @@
+"""The command `softfeed`."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+from importlib.metadata import version
+from typing import NoReturn
+
+# Module of each command, with `add_parser` and `run`, and its line in the overview. Only the module of the command
+# that is asked for gets imported: `softfeed --help` must not wait for torch and DALI.
+COMMANDS = {
+    "convert": ("..pipelines.shards.cli", "turn images into a shard set that reads fast"),
+    "train": (".train_command", "train a classifier on softly augmented images"),
+    "eval": (".eval_command", "measure accuracy and calibration of a checkpoint"),
+}
+
+
+class _Parser(argparse.ArgumentParser):
+    """A parser whose errors are one line, on one rank."""
+
+    def error(self, message: str) -> NoReturn:
+        _say(message)
+        sys.exit(2)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line.
+
+    Args:
+        argv: arguments after the program's name; None for those of this process.
+
+    Returns:
+        The exit status: 0, 2 for what a user can put right (one line on stderr), 130 for Ctrl-C.
+    """
+    argv = sys.argv[1:] if argv is None else list(argv)
+    try:
+        return _run(argv)
+    except KeyboardInterrupt:
+        _say("interrupted")
+        return 130
+    except Exception as error:
+        message = _user_message(error)
+        if message is None or os.environ.get("SOFTFEED_TRACEBACK"):
+            raise
+        _say(message, everywhere=type(error).__name__ == "RankError")
+        return 2
+
+
+def _run(argv: list[str]) -> int:
+    parser = _Parser(prog="softfeed", description="Softly augmented image batches, and classifiers trained on them.")
+    parser.add_argument("--version", action="version", version=f"softfeed {version('softfeed')}")
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", dest="command", required=True)
+    asked = next((word for word in argv if not word.startswith("-")), None)
+    modules = {}
+    for name, (module, summary) in COMMANDS.items():
+        if name == asked:
+            modules[name] = importlib.import_module(module, __package__)
+            modules[name].add_parser(commands)
+        else:
+            commands.add_parser(name, help=summary)
+    args = parser.parse_args(argv)
+    return modules[args.command].run(args)
+
+
+def _user_message(error: Exception) -> str | None:
+    """One line for an error that the user can put right; None for a defect of ours."""
+    text = " ".join(str(error).split())
+    if isinstance(error, BrokenPipeError):
+        return "output was closed before the end"
+    if isinstance(error, ValueError | OSError | FloatingPointError):
+        return text
+    if isinstance(error, ModuleNotFoundError) and (error.name or "").startswith("nvidia"):
+        return "NVIDIA DALI must be installed, got none; pip install 'softfeed[cuda13]' (works without a GPU, too)"
+    # By name, because torch may not even be imported when an error comes.
+    kind = type(error).__name__
+    if kind == "OutOfMemoryError":
+        return f"GPU memory must hold a step, got {text}; lower --batch-size"
+    return text if kind == "RankError" else None
+
+
+def _say(message: str, *, everywhere: bool = False) -> None:
+    """One line on stderr; of several ranks, which mostly fail alike, rank 0 speaks."""
+    if everywhere or os.environ.get("RANK", "0") == "0":
+        print(f"softfeed: error: {message}", file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

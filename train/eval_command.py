@@ -1,0 +1,94 @@
+"""`softfeed eval`: accuracy and calibration of a trained classifier."""
+
+from __future__ import annotations
+
+import argparse
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from ..pipelines import Loader
+    from .checkpoint import Checkpoint
+    from .distributed import Process
+    from .metrics import Scores
+
+
+def add_parser(commands: argparse._SubParsersAction) -> None:
+    """Add the command to the parser of `softfeed`."""
+    parser = commands.add_parser(
+        "eval",
+        help="measure accuracy and calibration of a checkpoint",
+        description="Print top-1, top-5, NLL (nats) and ECE (10 bins) of a checkpoint on a data set.",
+    )
+    parser.add_argument("checkpoint", type=Path, metavar="CHECKPOINT", help="last.pt or best.pt of a run")
+    parser.add_argument("data", metavar="DATA", help="image folder or converted shard set")
+    parser.add_argument(
+        "--occlusion", type=float, default=0.0, metavar="SHARE", help="hide this share of every image by a square"
+    )
+    parser.add_argument("--json", type=Path, metavar="FILE", help="also write the scores and the bins of the ECE")
+    parser.add_argument("--batch-size", type=int, default=64, metavar="N", help="images per process (default: 64)")
+    parser.add_argument("--seed", type=int, default=0, metavar="N", help="of the places of the squares")
+    parser.add_argument("--device", choices=("cpu", "cuda"), help="default: the GPU where there is one")
+    parser.add_argument("--threads", type=int, metavar="N", help="threads for data per process")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Evaluate as the command line says; the exit status."""
+    from .checkpoint import load
+    from .distributed import agree, from_main, joined, rank_errors
+    from .engine import evaluate
+
+    with joined(args.device) as process, ExitStack() as stack:
+        checkpoint = from_main(lambda: load(args.checkpoint), process)
+        model, loader = agree(lambda: _prepare(args, checkpoint, process, stack), process)
+        with rank_errors(process):
+            scores = evaluate(model, loader, process=process)
+        if process.is_main:
+            numbers = f"top-1 {scores.top1:.2%}  top-5 {scores.top5:.2%}  NLL {scores.nll:.4f}  ECE {scores.ece:.4f}"
+            print(f"{numbers}  ({scores.num_samples:,} images)")
+            if args.json is not None:
+                _write_json(args, scores)
+    return 0
+
+
+def _prepare(
+    args: argparse.Namespace, checkpoint: Checkpoint, process: Process, stack: ExitStack
+) -> tuple[nn.Module, Loader]:
+    from ..pipelines import Loader, Normalize, Recipe, presets
+    from . import models
+    from .threads import share_cores
+
+    settings = checkpoint.settings
+    trained = Recipe(normalize=Normalize(tuple(settings["mean"]), tuple(settings["std"])))
+    loader = Loader(
+        args.data,
+        presets.evaluation(trained, occlusion=args.occlusion),
+        args.batch_size,
+        settings["image_size"],
+        seed=args.seed,
+        device=process.device,
+        num_threads=share_cores(process, args.threads),
+    )
+    stack.enter_context(loader)
+    if loader.classes != checkpoint.classes:
+        raise ValueError(
+            f"data must have the {len(checkpoint.classes)} classes of the checkpoint, got {loader.num_classes} "
+            f"classes or other names in {args.data}"
+        )
+    model = models.build(settings["model"], len(checkpoint.classes), image_size=settings["image_size"])
+    model.load_state_dict(checkpoint.model)
+    return model.to(process.device), loader
+
+
+def _write_json(args: argparse.Namespace, scores: Scores) -> None:
+    import json
+    from dataclasses import asdict
+
+    from .checkpoint import write_atomically
+
+    result = {"checkpoint": str(args.checkpoint), "data": args.data, "occlusion": args.occlusion, **asdict(scores)}
+    text = json.dumps(result, indent=1) + "\n"
+    write_atomically(args.json, lambda file: file.write(text.encode()))

@@ -1,0 +1,39 @@
+"""How the cores of a machine are shared between reading data and computing."""
+
+from __future__ import annotations
+
+import os
+
+import torch
+
+from .distributed import Process, local_world_size
+
+
+def share_cores(process: Process, data_threads: int | None = None) -> int:
+    """Set torch's CPU threads for this process and return the number of threads for the loader.
+
+    With a GPU the loader gets this process's share of the cores. On a CPU torch gets that share, for the network
+    takes nearly all the time, and the loader half as many threads, which sleep while a batch is waiting: on two
+    cores, one thread for data and two for the network. Ranks on one machine share its cores evenly.
+
+    Args:
+        process: this process.
+        data_threads: the loader's threads, at least 1; None for the rule above.
+
+    Raises:
+        ValueError: if `data_threads` is below 1.
+    """
+    if data_threads is not None and data_threads < 1:
+        raise ValueError(f"threads must be at least 1, got {data_threads}")
+    cores = max(1, _available_cores() // local_world_size())
+    torch.set_num_threads(cores)
+    if data_threads is not None:
+        return data_threads
+    return cores if process.device.type == "cuda" else max(1, cores // 2)
+
+
+def _available_cores() -> int:
+    """Cores this process may run on, which in a container are fewer than the machine has."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1

@@ -1,0 +1,251 @@
+"""`softfeed train`: train a classifier on softly augmented images."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from ..pipelines import Loader, Recipe
+    from .checkpoint import Checkpoint
+    from .distributed import Process
+    from .engine import Trainer, TrainingPlan
+
+
+def add_parser(commands: argparse._SubParsersAction) -> None:
+    """Add the command to the parser of `softfeed`."""
+    parser = commands.add_parser(
+        "train",
+        help="train a classifier on softly augmented images",
+        description=(
+            "Train a classifier with SGD, Nesterov momentum, linear warm-up (5 epochs, at most a tenth of the run) and "
+            "a cosine. Writes last.pt, best.pt (highest validation top-1) and TensorBoard scalars to the output "
+            "folder. Several processes: torchrun --nproc-per-node N -m softfeed.train.cli train ..."
+        ),
+    )
+    parser.add_argument("data", metavar="DATA", help="training data: image folder or converted shard set")
+    parser.add_argument("--val", metavar="DATA", help="validation data, scored after every epoch")
+    parser.add_argument(
+        "--model",
+        default="resnet18",
+        metavar="NAME",
+        help="torchvision classifier, wrn-28-10 or small-cnn; ResNets get the CIFAR stem (3x3 first convolution, no "
+        "pooling) for images of up to 64 pixels (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--recipe", metavar="NAME", help="augmentation (default: soft-cifar for raw shard sets, else soft-imagenet)"
+    )
+    parser.add_argument("--epochs", type=int, required=True, metavar="N")
+    parser.add_argument("--output", type=Path, required=True, metavar="DIR", help="new folder for this run")
+    parser.add_argument("--resume", action="store_true", help="go on from last.pt in the output folder, if it is there")
+    parser.add_argument("--batch-size", type=int, default=64, metavar="N", help="images per process (default: 64)")
+    parser.add_argument(
+        "--lr",
+        type=float,
+        metavar="RATE",
+        help="peak learning rate, used as given (default: 0.1 per 256 images of all processes together; per 128 for "
+        "images of up to 64 pixels)",
+    )
+    parser.add_argument(
+        "--weight-decay", type=float, metavar="W", help="default: 1e-4, or 5e-4 for images of up to 64 pixels"
+    )
+    parser.add_argument(
+        "--image-size", type=int, metavar="S", help="pixels a side (default: a raw shard set's own size, else 224)"
+    )
+    parser.add_argument(
+        "--loss",
+        default="target-weight",
+        metavar="NAME",
+        help="what the confidence softens: target, weight, target-weight, or plain for nothing (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--label-smoothing", type=float, default=0.0, metavar="A", help="share of every target spread over all classes"
+    )
+    parser.add_argument(
+        "--sigma-decay-epochs",
+        type=int,
+        default=0,
+        metavar="N",
+        help="divide a soft crop's sigma by 1000 for the last N epochs (the paper: 20 on CIFAR-100)",
+    )
+    parser.add_argument("--seed", type=int, default=0, metavar="N", help="of the weights, the order and all draws")
+    parser.add_argument("--device", choices=("cpu", "cuda"), help="default: the GPU where there is one")
+    parser.add_argument(
+        "--threads",
+        type=int,
+        metavar="N",
+        help="threads for data per process (default: its share of the cores with a GPU, half of it without)",
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    """Train as the command line says; the exit status."""
+    from .checkpoint import open_run
+    from .distributed import agree, from_main, joined
+    from .engine import Trainer
+
+    with joined(args.device) as process, ExitStack() as stack:
+        checkpoint = from_main(lambda: open_run(args.output, resume=args.resume), process)
+        job = agree(lambda: _prepare(args, process, checkpoint, stack), process)
+        trainer = Trainer(job.model, job.plan, process)
+        if checkpoint is not None:
+            trainer.restore(checkpoint)
+        if process.is_main:
+            print(_header(args, job, process, start=trainer.epoch), flush=True)
+        trainer.fit(job.batches, job.validation, after_epoch=_saver(trainer, args.output, job, stack))
+    return 0
+
+
+@dataclass(frozen=True)
+class _Job:
+    """A run, checked and ready to start.
+
+    Attributes:
+        settings: what a resumed run must share, as plain values.
+    """
+
+    model: nn.Module
+    plan: TrainingPlan
+    batches: Loader
+    validation: Loader | None
+    settings: dict[str, Any]
+
+
+def _prepare(args: argparse.Namespace, process: Process, checkpoint: Checkpoint | None, stack: ExitStack) -> _Job:
+    from . import models
+    from .checkpoint import require_same
+    from .distributed import seed_epoch
+
+    recipe, image_size = _recipe(args), _image_size(args)
+    batch_size = args.batch_size * process.world_size
+    plan = _plan(args, image_size=image_size, batch_size=batch_size)
+    batches, validation = _loaders(args, recipe, image_size, process, stack)
+    settings = {
+        "model": args.model,
+        "image_size": image_size,
+        "recipe": repr(recipe),
+        "mean": list(recipe.normalize.mean),
+        "std": list(recipe.normalize.std),
+        "num_samples": batches.num_samples,
+        "batch_size": batch_size,
+        "seed": plan.seed,
+        "epochs": plan.epochs,
+        "lr": plan.lr,
+        "weight_decay": plan.weight_decay,
+        "loss": repr(plan.loss),
+    }
+    if checkpoint is not None:
+        require_same(checkpoint, settings, batches.classes)
+    seed_epoch(seed=args.seed, epoch=0, rank=0)  # the same weights on every rank
+    model = models.build(args.model, batches.num_classes, image_size=image_size)
+    return _Job(model, plan, batches, validation, settings)
+
+
+def _recipe(args: argparse.Namespace) -> Recipe:
+    from ..pipelines import presets
+
+    name = args.recipe or ("soft-imagenet" if _raw_size(args.data) is None else "soft-cifar")
+    recipe = presets.by_name(name)
+    if not 0 <= args.sigma_decay_epochs <= args.epochs:
+        raise ValueError(f"sigma-decay-epochs must be in [0, {args.epochs}], got {args.sigma_decay_epochs}")
+    if args.sigma_decay_epochs:
+        recipe = presets.with_sigma_decay(recipe, epoch=args.epochs - args.sigma_decay_epochs)
+    return recipe
+
+
+def _image_size(args: argparse.Namespace) -> int:
+    if args.image_size is not None:
+        return args.image_size
+    return _raw_size(args.data) or 224
+
+
+def _raw_size(data: str) -> int | None:
+    """Pixels a side (the longer one) of a raw shard set; None for encoded images."""
+    from ..pipelines.shards import shard_set
+
+    if not shard_set.is_shard_set(data):
+        return None
+    raw_shape = shard_set.load(data).manifest.raw_shape
+    return None if raw_shape is None else max(raw_shape[:2])
+
+
+def _loaders(
+    args: argparse.Namespace, recipe: Recipe, image_size: int, process: Process, stack: ExitStack
+) -> tuple[Loader, Loader | None]:
+    from ..pipelines import Loader, presets
+    from .threads import share_cores
+
+    options: dict[str, Any] = {
+        "seed": args.seed,
+        "device": process.device,
+        "num_threads": share_cores(process, args.threads),
+    }
+    batches = stack.enter_context(Loader(args.data, recipe, args.batch_size, image_size, **options))
+    if args.val is None:
+        return batches, None
+    evaluation = presets.evaluation(recipe)
+    validation = stack.enter_context(Loader(args.val, evaluation, args.batch_size, image_size, **options))
+    if validation.classes != batches.classes:
+        raise ValueError(
+            f"val must have the classes of the training data, got {validation.num_classes} classes in {args.val} "
+            f"and {batches.num_classes} in {args.data}, or other names"
+        )
+    return batches, validation
+
+
+def _plan(args: argparse.Namespace, *, image_size: int, batch_size: int) -> TrainingPlan:
+    from .engine import TrainingPlan
+    from .losses import SoftLoss
+    from .schedule import default_lr, default_weight_decay
+
+    lr, weight_decay = args.lr, args.weight_decay
+    return TrainingPlan(
+        epochs=args.epochs,
+        lr=default_lr(batch_size=batch_size, image_size=image_size) if lr is None else lr,
+        weight_decay=default_weight_decay(image_size=image_size) if weight_decay is None else weight_decay,
+        loss=SoftLoss(args.loss, label_smoothing=args.label_smoothing),
+        seed=args.seed,
+    )
+
+
+def _header(args: argparse.Namespace, job: _Job, process: Process, *, start: int) -> str:
+    settings, batches = job.settings, job.batches
+    lines = [
+        f"{args.model} on {batches.num_samples:,} images of {batches.num_classes} classes, {settings['image_size']} "
+        f"pixels; batch {settings['batch_size']}, lr {job.plan.lr:.3g}, {process.world_size} x {process.device.type}",
+        f"recipe: {settings['recipe']}",
+    ]
+    if args.resume:
+        done = f"{start} of {args.epochs} epochs done" if start else "nothing to resume yet, starting anew"
+        lines.append(f"{args.output}: {done}")
+    return "\n".join(lines)
+
+
+def _saver(trainer: Trainer, output: Path, job: _Job, stack: ExitStack) -> Callable[[dict[str, float]], None]:
+    """What rank 0 does after an epoch: checkpoints first, then curves and a line."""
+    from . import checkpoint
+    from .progress import Curves, epoch_line
+
+    curves: list[Curves] = []
+
+    def save(row: dict[str, float]) -> None:
+        if not trainer.process.is_main:
+            return
+        output.mkdir(parents=True, exist_ok=True)
+        state = trainer.checkpoint(job.settings, job.batches.classes)
+        if "top1" in row and row["top1"] >= max(past["top1"] for past in trainer.history):
+            checkpoint.save(output / checkpoint.BEST, state)
+        checkpoint.save(output / checkpoint.LAST, state)
+        if not curves:  # only now, so that a run that never got here leaves an empty folder
+            curves.append(Curves(output, first_epoch=int(row["epoch"])))
+            stack.callback(curves[0].close)
+        curves[0].add(row)
+        print(epoch_line(row, epochs=trainer.plan.epochs), flush=True)
+
+    return save

@@ -17,7 +17,7 @@ from .job import BadImage, ShardRecord, write_shard
 from .layout import ShardOptions, plan, samples_per_shard, shard_jobs
 from .manifest import Manifest
 from .sources import Source, open_source
-from .workers import available_cores, ordered_results, worker_processes
+from .workers import default_workers, ordered_results, worker_processes
 
 _NAMED = 3  # bad images that an error message names
 
@@ -71,7 +71,7 @@ def convert(
         source: what `open_source` returns, or a path for it.
         dest: folder of the set: new, empty, or one that was converted to before.
         options: what the set looks like; None for the defaults.
-        workers: processes, positive; None for one per core.
+        workers: processes, positive; None for one per core, fewer for a small source.
         overwrite: replace a finished set.
         max_bad: bad images to tolerate, 0 or more; None for 0.1 % of all, rounded up.
         progress: called after every shard.
@@ -82,14 +82,14 @@ def convert(
     """
     begin = time.perf_counter()
     options = options or ShardOptions()
-    workers = available_cores() if workers is None else workers
-    if workers < 1:
+    if workers is not None and workers < 1:
         raise ValueError(f"workers must be positive, got {workers}")
     if max_bad is not None and max_bad < 0:
         raise ValueError(f"max_bad must be 0 or more, got {max_bad}")
     source = open_source(source) if isinstance(source, (str, os.PathLike)) else source
     dest = Path(dest)
     total = len(source.labels)
+    workers = workers or default_workers(total)
     watch = _Watch(total, math.ceil(total / 1000) if max_bad is None else max_bad, progress)
     with claimed(dest, source=source.root, overwrite=overwrite) as work, worker_processes(workers) as executor:
         resume(work, plan(source, options))
@@ -131,9 +131,10 @@ class _Watch:
             self._progress("converting", self._done, self._total, len(self._bad))
         if len(self._bad) > self._max_bad:
             named = "; ".join(f"{image.name}: {image.reason}" for image in self._bad[:_NAMED])
+            named += "; ..." if len(self._bad) > _NAMED else ""
             raise ValueError(
                 f"bad images must be at most {self._max_bad} (--max-bad), got {len(self._bad)} "
-                f"in the first {self._done} ({named}{'; ...' if len(self._bad) > _NAMED else ''}); repair or remove them, or allow more"
+                f"in the first {self._done} ({named}); repair or remove them, or allow more"
             )
         return record
 

@@ -1,15 +1,22 @@
 """Decoding images as the loader will: with DALI's CPU decoder, so that what passes here decodes in training."""
 
 import io
+import os
+import threading
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import NamedTuple
 
 import numpy as np
-from nvidia.dali import fn, pipeline_def, types
+from nvidia.dali import fn, types
+from nvidia.dali.pipeline import pipeline_def
 from PIL import Image
 
 _BATCH = 16  # images per run of the graph
 _BATCH_BYTES = 1 << 20  # encoded; DALI keeps room for the largest batch seen, so large images go few at a time
+_SETTINGS = {"batch_size": _BATCH, "num_threads": 1, "device_id": None, "prefetch_queue_depth": 1}
+_STDERR = 2
+_stderr_lock = threading.Lock()
 
 _SIGNATURES = (  # first bytes, extension
     (b"\xff\xd8\xff", "jpg"),
@@ -48,14 +55,14 @@ def extension_of(data: bytes) -> str | None:
     return next((extension for signature, extension in _SIGNATURES if data.startswith(signature)), None)
 
 
-@pipeline_def(batch_size=_BATCH, num_threads=1, device_id=None, prefetch_queue_depth=1)
+@pipeline_def(enable_conditionals=False)
 def decode_graph():
     """Encoded bytes to pixels: uint8 (height, width, 3), RGB, EXIF orientation applied."""
     encoded = fn.external_source(name="encoded", dtype=types.DALIDataType.UINT8, ndim=1)
     return fn.decoders.image(encoded, device="cpu", output_type=types.DALIImageType.RGB)
 
 
-@pipeline_def(batch_size=_BATCH, num_threads=1, device_id=None, prefetch_queue_depth=1)
+@pipeline_def(enable_conditionals=False)
 def header_graph():
     """Encoded bytes to the shape in the header: int64 (3,), EXIF orientation applied."""
     encoded = fn.external_source(name="encoded", dtype=types.DALIDataType.UINT8, ndim=1)
@@ -71,7 +78,7 @@ class Decoder:
 
     def __init__(self, *, keep_pixels: bool = False) -> None:
         self._keep_pixels = keep_pixels
-        self._graph = decode_graph()
+        self._graph = decode_graph(**_SETTINGS)
 
     def decode(self, images: Sequence[bytes]) -> list[Decoded | Undecodable]:
         """Decode encoded images; one result for each, in order."""
@@ -92,7 +99,8 @@ class Decoder:
 
     def _run(self, images: list[bytes]) -> list[Decoded | Undecodable]:
         self._graph.feed_input("encoded", [np.frombuffer(image, dtype=np.uint8) for image in images])
-        (output,) = self._graph.run()
+        with _silence():
+            (output,) = self._graph.run()
         if not self._keep_pixels:
             return [Decoded(int(height), int(width), None) for height, width, _ in output.shape()]
         pixels = [np.asarray(output.at(position)) for position in range(len(images))]
@@ -104,12 +112,28 @@ class HeaderReader(Decoder):
 
     def __init__(self) -> None:
         self._keep_pixels = False
-        self._graph = header_graph()
+        self._graph = header_graph(**_SETTINGS)
 
     def _run(self, images: list[bytes]) -> list[Decoded | Undecodable]:
         self._graph.feed_input("encoded", [np.frombuffer(image, dtype=np.uint8) for image in images])
-        (output,) = self._graph.run()
-        return [Decoded(int(height), int(width), None) for height, width, _ in output.as_array()]
+        with _silence():
+            (output,) = self._graph.run()
+        shapes = [np.asarray(output.at(position)) for position in range(len(images))]
+        return [Decoded(int(height), int(width), None) for height, width, _ in shapes]
+
+
+@contextmanager
+def _silence() -> Iterator[None]:
+    """Keep the decoders' libraries from writing to stderr about images that we are about to report ourselves."""
+    with _stderr_lock:
+        saved, null = os.dup(_STDERR), os.open(os.devnull, os.O_WRONLY)
+        try:
+            os.dup2(null, _STDERR)
+            yield
+        finally:
+            os.dup2(saved, _STDERR)
+            os.close(saved)
+            os.close(null)
 
 
 def _batches(images: Sequence[bytes]) -> Iterator[list[bytes]]:

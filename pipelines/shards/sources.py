@@ -88,7 +88,8 @@ def open_source(root: str | os.PathLike[str], options: SourceOptions | None = No
 
     Args:
         root: path of the file or folder.
-        options: how to read it, None for the defaults; "auto" takes a folder for Parquet if `*.parquet` files lie in it.
+        options: how to read it, None for the defaults. "auto" takes a folder for Parquet if `*.parquet` files lie
+            in it.
 
     Raises:
         FileNotFoundError: if it does not exist or holds nothing to convert.

@@ -62,10 +62,9 @@ def spool_column(source: Path, column: str, spool: Path) -> Path:
     temporary = spool.with_name(spool.name + ".tmp")
     with pq.ParquetFile(source, pre_buffer=False) as parquet, temporary.open("wb") as file:
         for batch in parquet.iter_batches(batch_size=_ROWS, columns=[column], use_threads=False):
-            values = _binary(batch.column(0))
-            for value in values:
-                file.write(value.as_buffer() or b"")
-            sizes.append(np.array([len(value.as_buffer() or b"") for value in values], np.int64))
+            content, offsets = _binary(batch.column(0))
+            file.write(content)
+            sizes.append(np.diff(offsets))
         file.flush()
         atomic.flush(file.fileno())
     atomic.rename(temporary, spool)
@@ -79,6 +78,10 @@ def spool_column(source: Path, column: str, spool: Path) -> Path:
     return offsets_file
 
 
-def _binary(column: pa.Array) -> pa.Array:
-    """The binary values themselves; a struct is reduced to its only field that was read."""
-    return column.flatten()[0] if pa.types.is_struct(column.type) else column
+def _binary(column: pa.Array) -> tuple[memoryview, NDArray[np.int64]]:
+    """Binary values of a column, or of the only field read of a struct: one run of bytes, and offsets (rows + 1,)."""
+    values = column.flatten()[0] if pa.types.is_struct(column.type) else column
+    values = values.cast(pa.large_binary()).fill_null(b"")
+    _, offset_buffer, data = values.buffers()
+    offsets = np.frombuffer(offset_buffer, np.int64)[values.offset : values.offset + len(values) + 1]
+    return memoryview(data or b"")[offsets[0] : offsets[-1]], offsets

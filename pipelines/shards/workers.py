@@ -1,5 +1,6 @@
 """Worker processes that do jobs in order and never outlive the conversion."""
 
+import math
 import multiprocessing
 import os
 import signal
@@ -12,13 +13,15 @@ from contextlib import contextmanager
 from multiprocessing.connection import wait
 from typing import TypeVar
 
+_WORTH_A_START = 2500  # images that a core decodes while a new process imports DALI and torch
+
 Job = TypeVar("Job")
 Result = TypeVar("Result")
 
 
-def available_cores() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0))
+def default_workers(images: int) -> int:
+    """One process per core that this process may use, but no more than get a few thousand images each."""
+    return min(len(os.sched_getaffinity(0)), math.ceil(images / _WORTH_A_START))
 
 
 @contextmanager
@@ -63,8 +66,6 @@ def _start() -> None:
     """Prepare a worker process."""
     # Ctrl-C reaches the whole process group; the parent alone reacts to it, by no longer handing out jobs.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    # The decoders report every bad image to stderr by themselves; the conversion names them in its own words.
-    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
     threading.Thread(target=_die_with_parent, daemon=True).start()
 
 

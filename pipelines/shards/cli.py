@@ -1,0 +1,150 @@
+"""The command `softfeed convert`."""
+
+import argparse
+import shutil
+import sys
+from typing import TYPE_CHECKING
+
+from .sources import SOURCE_FORMATS, SourceOptions, open_source
+
+if TYPE_CHECKING:
+    from .convert import Conversion
+
+_EXAMPLES = """examples:
+  softfeed convert imagenet/train shards/train
+  softfeed convert cifar100/ shards/cifar-train --split train --raw
+
+A conversion that was stopped goes on when the same command is run again.
+"""
+
+
+def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> argparse.ArgumentParser:
+    """Add the command to the parser of `softfeed`."""
+    parser = subparsers.add_parser(
+        "convert",
+        help="turn images into a shard set that reads fast",
+        description="Convert an image folder (SOURCE/class/image) or Parquet files of encoded images to a shard set: "
+        "shuffled WebDataset tars with DALI indexes. Every image is decoded once to find the bad ones.",
+        epilog=_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("source", metavar="SOURCE", help="image folder, Parquet file, or folder of Parquet files")
+    parser.add_argument("dest", metavar="DEST", help="folder of the shard set: new, empty, or an unfinished conversion")
+    _add_source_arguments(parser.add_argument_group("reading SOURCE"))
+    _add_set_arguments(parser.add_argument_group("the shard set"))
+    parser.add_argument("--workers", type=int, metavar="N", help="processes (default: one per core)")
+    parser.add_argument("--overwrite", action="store_true", help="replace a finished shard set in DEST")
+    return parser
+
+
+def _add_source_arguments(group: "argparse._ArgumentGroup") -> None:
+    group.add_argument(
+        "--source-format",
+        choices=SOURCE_FORMATS,
+        default="auto",
+        help="default: auto, which is parquet if SOURCE is or holds a *.parquet file",
+    )
+    group.add_argument("--split", metavar="NAME", help="Parquet: split to take, such as train (default: the only one)")
+    group.add_argument("--image-column", metavar="NAME", help="Parquet: column of images (default: image or img)")
+    group.add_argument(
+        "--label-column", metavar="NAME", help="Parquet: column of labels (default: label, or else fine_label)"
+    )
+
+
+def _add_set_arguments(group: "argparse._ArgumentGroup") -> None:
+    group.add_argument(
+        "--raw",
+        nargs="?",
+        const=True,
+        default=False,
+        type=_raw_size,
+        metavar="SIZE",
+        help="store pixels instead of files, for small images of one size: SIZE or HEIGHTxWIDTH (default SIZE: that "
+        "of the first image)",
+    )
+    group.add_argument(
+        "--shard-size",
+        type=int,
+        metavar="N",
+        help="samples per shard (default: 1000, or fewer, at least 64, to have 16 shards)",
+    )
+    group.add_argument("--seed", type=int, default=0, metavar="N", help="seed of the shuffle (default: 0)")
+    group.add_argument("--no-shuffle", action="store_true", help="keep the order of SOURCE (default: shuffle all)")
+    group.add_argument(
+        "--no-check", action="store_true", help="read only the headers of images (default: decode every image)"
+    )
+    group.add_argument(
+        "--max-bad",
+        type=int,
+        metavar="N",
+        help="bad images to leave out before giving up (default: 0.1%% of all, rounded up)",
+    )
+
+
+def _raw_size(text: str) -> int | tuple[int, int]:
+    numbers = text.lower().split("x")
+    if len(numbers) > 2 or not all(number.isdecimal() and int(number) > 0 for number in numbers):
+        raise argparse.ArgumentTypeError(f"must be SIZE or HEIGHTxWIDTH in pixels, got {text!r}")
+    return int(numbers[0]) if len(numbers) == 1 else (int(numbers[0]), int(numbers[1]))
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run the command.
+
+    Returns:
+        exit status 0.
+
+    Raises:
+        ValueError, OSError: for what a user can put right, in one line.
+    """
+    # Here, so that `softfeed convert --help` does not wait for DALI.
+    from .convert import convert
+    from .layout import ShardOptions
+    from .progress import ConversionProgress
+
+    options = ShardOptions(
+        raw=args.raw,
+        shard_samples=args.shard_size,
+        seed=args.seed,
+        shuffle=not args.no_shuffle,
+        check=not args.no_check,
+    )
+    reading = SourceOptions(args.source_format, args.split, args.image_column, args.label_column)
+    progress = ConversionProgress()
+    try:
+        outcome = convert(
+            open_source(args.source, reading),
+            args.dest,
+            options,
+            workers=args.workers,
+            overwrite=args.overwrite,
+            max_bad=args.max_bad,
+            progress=progress,
+        )
+    finally:
+        progress.close()
+    sys.stdout.write(summary(outcome))
+    return 0
+
+
+def summary(outcome: "Conversion") -> str:
+    """Outcome of a conversion as a few aligned lines."""
+    made = outcome.manifest
+    height, width = made.largest
+    rows = {
+        "shard set": str(outcome.folder),
+        "samples": f"{made.num_samples:,} of {len(made.classes):,} classes",
+        "shards": f"{len(made.shards):,}, {outcome.bytes / 1e6:,.1f} MB",
+        "encoding": made.encoding if made.raw_shape is None else f"raw, {height}x{width} pixels each",
+        "largest": f"{height} pixels high, {width} pixels wide",
+        "bad images": f"{len(outcome.bad)}, listed in bad.json" if outcome.bad else "none",
+        "took": f"{outcome.elapsed_s:.1f} s",
+    }
+    if outcome.written:
+        rows["took"] += f", {outcome.written / outcome.elapsed_s:,.0f} images/s"
+    if outcome.written < made.num_samples:
+        rows["resumed"] = f"{made.num_samples + len(outcome.bad) - outcome.written:,} images were done before"
+    lines = [f"{name:<11} {value}" for name, value in rows.items()]
+    width_left = max(shutil.get_terminal_size().columns, 40)
+    lines += [f"  left out: {image.name}: {image.reason}"[:width_left] for image in outcome.bad[:5]]
+    return "\n".join(lines) + "\n"

@@ -18,6 +18,11 @@ from .crops import Frame
 from .recipe import Normalize, Recipe
 
 
+# The standard deviation that turns the one pixel of an invisible image into the fill value: what is left of it is below
+# 1e-35, and 0 in half precision. Infinity would do it exactly, but DALI makes NaN of it.
+_BLANKING_STD = np.float32(3e38)
+
+
 def way(recipe: Recipe, *, raw: bool) -> str:
     """How a recipe's windows become pixels: "canvas", "fused" or "shift"."""
     if recipe.policy is not None:
@@ -67,8 +72,7 @@ def crop_numbers(
     # crop_mirror_normalize places an image of n pixels at position p * (size - n) of the output
     free = np.maximum(frame.size - np.stack([placement.height, placement.width], axis=1), 1)
     inputs["position"] = np.clip(corner / free, 0, 1).astype(np.float32)
-    # An infinite standard deviation turns the one pixel of an invisible image into 0, the fill value.
-    std = np.where(visible[:, None], np.float32(_pixels(recipe.normalize)[1])[None], np.float32(np.inf))
+    std = np.where(visible[:, None], np.float32(_pixels(recipe.normalize)[1])[None], _BLANKING_STD)
     return inputs | {"std": std.astype(np.float32)}
 
 

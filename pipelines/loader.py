@@ -48,7 +48,7 @@ class Loader:
       put on the label (MATH.md section 1); or, with `targets="soft"`, one field `targets` in their place:
       float32 (N, K), the unnormalised target `w * q` that any cross-entropy with probability targets takes (SA Eq. 6);
     - `index` on request: int64 (N,), the samples' positions in the data set;
-    - `details` on request: what was drawn, a dictionary of numpy arrays, see `plan.Plan`.
+    - `details` on request: what was drawn, a dictionary of numpy arrays, see `plan.Plan.details`.
 
     Args:
         data: An image folder (`class/image.jpg`) or a shard set written by `softfeed convert`.
@@ -238,7 +238,7 @@ class Loader:
             fields.append(torch.from_numpy(prepared.index))
         fields = [images, *(field.to(self.device, non_blocking=True) for field in fields)]
         if "details" in self._batch_type._fields:
-            fields.append(prepared.plan.details)
+            fields.append(prepared.plan.details())
         return self._batch_type(*fields)
 
 

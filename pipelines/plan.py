@@ -15,7 +15,7 @@ from .. import softops
 from .cropping import crop_numbers
 from .crops import Frame
 from .draws import Draws
-from .occlusion import occlusion_numbers
+from .occlusion import Patch, occlusion_numbers
 from .policies import policy_numbers
 from .recipe import Recipe
 
@@ -27,13 +27,37 @@ class Plan:
     Attributes:
         inputs: Arrays for the graph, by the name of their input, one row per sample.
         certainty: float32 (N,) in [0, 1], the product over the steps.
-        details: What was drawn, one row per sample: `window` (left, top, width, height in source pixels),
-            `placement` (left, top, width, height in output pixels), `visibility`, `flipped`, `patch` (left, top, side).
+        window: The windows, in source pixels.
+        placement: What they show, and where that goes in the output.
+        visibility: float32 (N,) in [0, 1].
+        flipped: bool (N,).
+        patch: The occluding patches, or None.
     """
 
     inputs: dict[str, np.ndarray]
     certainty: np.ndarray
-    details: dict[str, np.ndarray]
+    window: softops.Window
+    placement: softops.Placement
+    visibility: np.ndarray
+    flipped: np.ndarray
+    patch: Patch | None
+
+    def details(self) -> dict[str, np.ndarray]:
+        """What was drawn, by name, one row per sample.
+
+        `window` and `placement` are (left, top, width, height), the one in source pixels, the other, which is the
+        window's visible part, in output pixels before the flip; `patch` is (left, top, side) in output pixels.
+        """
+        details = {
+            "window": np.stack(self.window, axis=1),
+            "placement": np.stack(self.placement[4:], axis=1),
+            "visibility": self.visibility,
+            "flipped": self.flipped,
+        }
+        if self.patch is not None:
+            details["patch"] = np.stack(self.patch, axis=1)
+        policy = {name: array for name, array in self.inputs.items() if name.startswith("policy_")}
+        return details | policy
 
 
 def plan(
@@ -59,17 +83,12 @@ def plan(
     if recipe.flip is not None:
         flipped = draws.uniform("flip", 1)[0] < recipe.flip.probability
     inputs = crop_numbers(recipe, frame, window, placement, flipped, raw=raw)
-    details = {
-        "window": np.stack(window, axis=1),
-        "placement": np.stack(placement[4:], axis=1),
-        "visibility": visibility,
-        "flipped": flipped,
-    }
     if recipe.policy is not None:
         inputs |= policy_numbers(recipe.policy, draws)
+    patch = None
     if recipe.occlude is not None:
         patch = recipe.occlude.patch(draws, size)
         inputs |= occlusion_numbers(patch)
         certainties.append(recipe.occlude.certainty(patch, size))
-        details["patch"] = np.stack(patch, axis=1)
-    return Plan(inputs, softops.combined(*certainties).astype(np.float32), details)
+    certainty = softops.combined(*certainties)
+    return Plan(inputs, certainty, window, placement, visibility, flipped, patch)

@@ -95,9 +95,12 @@ def policy_stage(images: Any, policy: Policy, inputs: dict[str, Any], *, size: i
     for step in range(policy.num_ops):
         magnitude = signed_bin(inputs[f"policy_magnitude_{step}"], inputs[f"policy_sign_{step}"])
         arguments = {"num_magnitude_bins": policy.num_magnitude_bins, "shape": (size, size), "fill_value": 128}
-        with warnings.catch_warnings():
-            # DALI 2.4's own policies still call operators by names that it has deprecated
-            warnings.simplefilter("ignore", DeprecationWarning)
+        # DALI 2.4's own policies call operators by names that it has deprecated, and resets the filters to say so;
+        # recording is what keeps that from the user.
+        with warnings.catch_warnings(record=True) as recorded:
             operation = inputs[f"policy_operation_{step}"]
             images = select(suite, operation, data=images, magnitude_bin=magnitude, **arguments)
+        for warning in recorded:
+            if not issubclass(warning.category, DeprecationWarning):
+                warnings.warn_explicit(warning.message, warning.category, warning.filename, warning.lineno)
     return images

@@ -11,7 +11,7 @@ from typing import Generic, TypeVar
 
 import numpy as np
 
-from .sources import WHOLE_FILE, Source
+from .sources import Source
 
 T = TypeVar("T")
 
@@ -42,50 +42,50 @@ class SampleReader:
         Raises:
             ReadError: if a file is missing, unreadable or shorter than the data set says.
         """
-        shape = self._source.raw_shape
-        if shape is None:
-            return [self._read_encoded(int(index)) for index in indices]
-        pixels = np.empty((len(indices), *shape), np.uint8)
-        for row, index in enumerate(indices):
-            self._read_into(int(index), pixels[row].reshape(-1))
-        return pixels
+        source = self._source
+        if source.shard_set is None:
+            return [self._read_file(source.files[file]) for file in source.file[indices].tolist()]
+        if source.raw_shape is None:
+            images = [np.empty(size, np.uint8) for size in source.size[indices].tolist()]
+        else:
+            images = np.empty((len(indices), *source.raw_shape), np.uint8)
+        places = zip(source.file[indices].tolist(), source.offset[indices].tolist(), images, strict=True)
+        for row, (file, offset, image) in enumerate(places):
+            try:
+                count = os.preadv(self._descriptor(file), [image], offset)
+            except OSError as error:
+                raise self._trouble(indices[row], error.strerror or str(error)) from error
+            if count != image.nbytes:
+                raise self._trouble(
+                    indices[row],
+                    f"the file ends after {count} of {image.nbytes} bytes; "
+                    "the shard was cut or replaced since it was opened, convert it again",
+                )
+        return images
 
     def close(self) -> None:
         """Close the files."""
         while self._open:
             os.close(self._open.popitem()[1])
 
-    def _read_encoded(self, index: int) -> np.ndarray:
-        size = int(self._source.size[index])
-        if size != WHOLE_FILE:
-            image = np.empty(size, np.uint8)
-            self._read_into(index, image)
-            return image
-        path = self._source.files[int(self._source.file[index])]
+    def _trouble(self, index: int, what: str) -> ReadError:
+        return ReadError(f"cannot read {self._source.describe(int(index))}: {what}")
+
+    @staticmethod
+    def _read_file(path: str) -> np.ndarray:
         try:
             image = np.fromfile(path, np.uint8)
         except OSError as error:
             raise ReadError(f"cannot read {path}: {error.strerror or error}") from error
         if not len(image):
-            raise ReadError(f"cannot read {path}: the file is empty; remove it or convert the folder, see --max-bad")
+            raise ReadError(f"cannot read {path}: the file is empty; remove it")
         return image
 
-    def _read_into(self, index: int, image: np.ndarray) -> None:
-        try:
-            descriptor = self._descriptor(int(self._source.file[index]))
-            count = os.preadv(descriptor, [image], int(self._source.offset[index]))
-        except OSError as error:
-            raise ReadError(f"cannot read {self._source.describe(index)}: {error.strerror or error}") from error
-        if count != len(image):
-            raise ReadError(
-                f"cannot read {self._source.describe(index)}: the file ends after {count} of {len(image)} bytes; "
-                "the shard was cut or replaced since it was written, convert it again"
-            )
-
     def _descriptor(self, file: int) -> int:
-        if file in self._open:
+        descriptor = self._open.get(file)
+        if descriptor is not None:
             self._open.move_to_end(file)
-            return self._open[file]
+            return descriptor
         if len(self._open) >= _OPEN_FILES:
             os.close(self._open.popitem(last=False)[1])
         self._open[file] = os.open(self._source.files[file], os.O_RDONLY | os.O_CLOEXEC)

@@ -1,0 +1,80 @@
+"""The rules of epochs and ranks, for every combination of sizes that hypothesis finds."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from softfeed.pipelines.partition import partition
+
+SIZES = {"num_samples": st.integers(1, 400), "batch_size": st.integers(1, 40), "world_size": st.integers(1, 9)}
+
+
+def all_ranks(num_samples, batch_size, world_size, last_batch):
+    try:
+        return [partition(num_samples, batch_size, rank, world_size, last_batch) for rank in range(world_size)]
+    except ValueError:
+        return None
+
+
+def positions(ranks):
+    return [p for steps in ranks for start, count in steps for p in range(start, start + count)]
+
+
+@given(**SIZES, last_batch=st.sampled_from(["drop", "fill", "keep"]))
+def test_every_rank_has_as_many_steps_none_empty_none_too_large(num_samples, batch_size, world_size, last_batch):
+    ranks = all_ranks(num_samples, batch_size, world_size, last_batch)
+    if ranks is not None:
+        assert len({len(steps) for steps in ranks}) == 1
+        assert all(1 <= step.count <= batch_size for steps in ranks for step in steps)
+        assert ranks[0]
+
+
+@given(**SIZES)
+def test_drop_plays_samples_once_and_leaves_less_than_a_step_out(num_samples, batch_size, world_size):
+    ranks = all_ranks(num_samples, batch_size, world_size, "drop")
+    if ranks is None:
+        assert num_samples < batch_size * world_size
+    else:
+        assert sorted(positions(ranks)) == list(range(num_samples - num_samples % (batch_size * world_size)))
+
+
+@given(**SIZES)
+def test_fill_plays_every_sample_and_only_full_batches(num_samples, batch_size, world_size):
+    ranks = all_ranks(num_samples, batch_size, world_size, "fill")
+    played = positions(ranks)
+    assert len(set(played)) == len(played), "a position twice would give two samples the same draws"
+    assert {p % num_samples for p in played} == set(range(num_samples))
+    assert len(played) - num_samples < batch_size * world_size
+    assert {step.count for steps in ranks for step in steps} == {batch_size}
+
+
+@given(**SIZES)
+def test_keep_plays_every_sample_exactly_once(num_samples, batch_size, world_size):
+    ranks = all_ranks(num_samples, batch_size, world_size, "keep")
+    if ranks is None:
+        # only what no rule could split: fewer samples than ranks, or batches of one
+        assert num_samples < world_size or batch_size == 1
+    else:
+        assert sorted(positions(ranks)) == list(range(num_samples))
+
+
+def test_a_step_of_all_ranks_is_consecutive_so_ranks_do_not_change_what_a_global_batch_holds():
+    alone = partition(100, 12, 0, 1, "drop")
+    three = [partition(100, 4, rank, 3, "drop") for rank in range(3)]
+    for step, (start, count) in enumerate(alone):
+        together = [p for steps in three for p in range(steps[step].start, steps[step].start + steps[step].count)]
+        assert sorted(together) == list(range(start, start + count))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((10, 0, 0, 1, "drop"), "batch_size must be positive, got 0"),
+        ((10, 4, 3, 3, "drop"), r"rank must be in \[0, 3\), got 3"),
+        ((10, 4, 0, 1, "rest"), "last_batch must be one of 'drop', 'fill', 'keep', got 'rest'"),
+        ((10, 6, 0, 2, "drop"), r"batch_size must be at most a rank's share of the samples, 5 \(10 samples on 2"),
+        ((2, 4, 0, 3, "keep"), "a sample for each of 3 ranks, got 2"),
+    ],
+)
+def test_bad_arguments(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        partition(*arguments)

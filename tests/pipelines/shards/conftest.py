@@ -1,0 +1,76 @@
+"""Small sources to convert, made from seeded noise."""
+
+import io
+import json
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+
+
+def _encoded(seed, *, size=(24, 16), kind="PNG", **settings):
+    """An image file of `size` (width, height) as bytes; noise, so that no two are alike."""
+    pixels = np.random.default_rng(seed).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, kind, **settings)
+    return file.getvalue()
+
+
+@pytest.fixture(scope="session")
+def encoded():
+    return _encoded
+
+
+@pytest.fixture
+def image_folder(tmp_path):
+    """Writes an image folder of `classes` x `each` PNG files of one size and returns its path."""
+
+    def write(classes=3, each=4, **settings):
+        root = tmp_path / "images"
+        for label in range(classes):
+            (root / f"class{label}").mkdir(parents=True)
+            for number in range(each):
+                path = root / f"class{label}" / f"{number:03d}.png"
+                path.write_bytes(_encoded(label * 1000 + number, **settings))
+        return root
+
+    return write
+
+
+@pytest.fixture
+def parquet_file(tmp_path):
+    """Writes a Parquet file of images in the layout of data set hubs and returns its path."""
+
+    def write(
+        name="train-00000-of-00001.parquet", *, images, labels, names=None, columns=("img", "fine_label"), **more
+    ):
+        features = {columns[1]: {"names": names}} if names else {}
+        table = pa.table(
+            {
+                columns[0]: pa.array(
+                    [{"bytes": image, "path": None} for image in images],
+                    pa.struct([("bytes", pa.binary()), ("path", pa.string())]),
+                ),
+                columns[1]: pa.array(labels, pa.int64()),
+                **more,
+            }
+        ).replace_schema_metadata({"huggingface": f'{{"info": {{"features": {json.dumps(features)}}}}}'})
+        path = tmp_path / "parquet" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        pq.write_table(table, path, row_group_size=3)
+        return path
+
+    return write
+
+
+@pytest.fixture(scope="session")
+def content():
+    """Every file below a folder, by name."""
+
+    def read(folder):
+        return {str(path.relative_to(folder)): path.read_bytes() for path in Path(folder).rglob("*") if path.is_file()}
+
+    return read

@@ -1,0 +1,118 @@
+import argparse
+import io
+import json
+
+import pytest
+from softfeed.pipelines.shards import cli
+from softfeed.pipelines.shards.progress import ConversionProgress
+from softfeed.pipelines.shards.shard_set import load
+
+
+@pytest.fixture
+def run():
+    """Runs `softfeed convert` with some arguments, as the main command does."""
+
+    def command(*arguments):
+        parser = argparse.ArgumentParser(prog="softfeed")
+        cli.add_parser(parser.add_subparsers())
+        return cli.run(parser.parse_args(["convert", *map(str, arguments)]))
+
+    return command
+
+
+def test_converts_a_folder_and_sums_up(tmp_path, image_folder, run, capsys):
+    source = image_folder(classes=3, each=4)
+    (source / "class1" / "002.png").write_bytes(b"hello, world")
+    assert run(source, tmp_path / "set", "--workers", 1) == 0
+    shown = capsys.readouterr()
+    lines = dict(line.split(maxsplit=1) for line in shown.out.splitlines())
+    assert lines["samples"] == "11 of 3 classes"
+    assert lines["largest"] == "16 pixels high, 24 pixels wide"
+    assert lines["shards"].startswith("1, ")
+    assert "left out: class1/002.png: not an image" in shown.out
+    assert shown.err == "converting: 12 of 12 images\n"
+
+
+def test_every_option_reaches_the_set(tmp_path, parquet_file, encoded, run):
+    for split, count in (("train", 9), ("test", 3)):
+        path = parquet_file(
+            f"{split}-00000-of-00001.parquet",
+            images=[encoded(seed, size=(20, 12)) for seed in range(count)],
+            labels=[0] * count,
+            columns=("picture", "kind"),
+        )
+    source = (path.parent, "--source-format=parquet", "--split=train", "--image-column=picture", "--label-column=kind")
+    run(*source, tmp_path / "set", "--raw", "12x20", "--shard-size=4", "--seed=3", "--no-shuffle", "--max-bad=0")
+    made = load(tmp_path / "set").manifest
+    assert (made.num_samples, made.raw_shape, len(made.shards)) == (9, (12, 20, 3), 3)
+    created = json.loads((tmp_path / "set" / "dataset.json").read_text())["created"]
+    assert created["seed"] == 3
+    assert created["options"] == {"raw": [12, 20], "shard_samples": 4, "seed": 3, "shuffle": False, "check": True}
+    run(*source, tmp_path / "set", "--no-check", "--overwrite")
+    assert load(tmp_path / "set").manifest.created["options"]["check"] is False
+
+
+@pytest.mark.parametrize(("text", "size"), [("--raw", True), ("--raw=32", 32), ("--raw=3x4", (3, 4))])
+def test_raw_takes_a_size_or_none(text, size):
+    parser = argparse.ArgumentParser()
+    cli.add_parser(parser.add_subparsers())
+    assert parser.parse_args(["convert", "a", "b", text]).raw == size
+
+
+@pytest.mark.parametrize("size", ["0", "3x", "1x2x3", "big", "-4"])
+def test_raw_refuses_other_sizes(size, capsys):
+    parser = argparse.ArgumentParser()
+    cli.add_parser(parser.add_subparsers())
+    with pytest.raises(SystemExit, match="2"):
+        parser.parse_args(["convert", "a", "b", f"--raw={size}"])
+    assert f"must be SIZE or HEIGHTxWIDTH in pixels, got '{size}'" in capsys.readouterr().err
+
+
+def test_user_errors_are_one_line(tmp_path, image_folder, run, capsys):
+    for arguments, error in {
+        (tmp_path / "nowhere", tmp_path / "set"): FileNotFoundError,
+        (image_folder(), tmp_path / "set", "--workers=0"): ValueError,
+        (tmp_path / "images", tmp_path / "set", "--split=train"): ValueError,
+    }.items():
+        with pytest.raises(error) as caught:
+            run(*arguments)
+        assert "\n" not in str(caught.value)
+    assert not (tmp_path / "set").exists()
+    assert capsys.readouterr() == ("", "")
+
+
+def test_a_resumed_conversion_says_so(tmp_path, image_folder, run, capsys):
+    source = image_folder(classes=2, each=5)
+    for name in ("001.png", "003.png"):
+        (source / "class0" / name).write_bytes(b"hello, world")
+    with pytest.raises(ValueError, match="got 2 in the first 10"):
+        run(source, tmp_path / "set")
+    run(source, tmp_path / "set", "--max-bad=2")
+    assert "10 images were done before" in capsys.readouterr().out
+
+
+class _Terminal(io.StringIO):
+    def isatty(self):
+        return True
+
+
+def test_a_terminal_gets_a_bar_with_rate_and_bad_images():
+    stream = _Terminal()
+    progress = ConversionProgress(stream)
+    progress("reading", 1, 1, 0)
+    for done in (10, 20, 30):
+        progress("converting", done, 30, 2)
+    progress.close()
+    last = stream.getvalue().rpartition("\r")[2]
+    assert "converting: 100%" in last
+    assert "30/30" in last
+    assert "images/s, 2 bad" in last
+
+
+def test_a_log_gets_few_lines():
+    stream = io.StringIO()
+    progress = ConversionProgress(stream)
+    for done in range(1, 1001):
+        progress("converting", done, 1000, 0)
+    (line,) = stream.getvalue().splitlines()
+    assert line.startswith("converting: 1,000 of 1,000 images, ")

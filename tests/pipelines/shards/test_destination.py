@@ -1,0 +1,71 @@
+import pytest
+from softfeed.pipelines.shards.convert import convert
+from softfeed.pipelines.shards.destination import claimed
+from softfeed.pipelines.shards.layout import ShardOptions
+from softfeed.pipelines.shards.shard_set import load
+
+
+def test_a_finished_set_is_replaced_only_on_request(tmp_path, image_folder, content):
+    source, dest = image_folder(), tmp_path / "set"
+    convert(source, dest, workers=1)
+    before = content(dest)
+    with pytest.raises(FileExistsError, match=r"got a finished shard set in .*set; --overwrite replaces it"):
+        convert(source, dest, ShardOptions(seed=1), workers=1)
+    assert content(dest) == before
+    convert(source, dest, ShardOptions(seed=1, shard_samples=4), workers=1, overwrite=True)
+    assert load(dest).manifest.created["seed"] == 1
+    convert(source, dest, workers=1, overwrite=True)
+    assert content(dest) == before  # nothing of the larger set in between is left
+
+
+def test_overwriting_trusts_nothing_that_is_there(tmp_path, image_folder, content):
+    source, dest = image_folder(), tmp_path / "set"
+    convert(source, dest, workers=1)
+    before = content(dest)
+    tar = dest / "shard-000000.tar"
+    tar.write_bytes(bytes(len(before[tar.name])))
+    assert convert(source, dest, workers=1, overwrite=True).written == 12
+    assert content(dest) == before
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_folders_of_others_are_refused(tmp_path, image_folder, overwrite):
+    source, dest = image_folder(), tmp_path / "theirs"
+    dest.mkdir()
+    (dest / "thesis.tex").write_text("precious")
+    with pytest.raises(FileExistsError, match=r"got 1 entries in .*theirs \(first: thesis.tex\); name another folder"):
+        convert(source, dest, workers=1, overwrite=overwrite)
+    (dest / "dataset.json").write_text('{"title": "precious"}')
+    with pytest.raises(FileExistsError, match=r"got a dataset.json of something else in .*theirs"):
+        convert(source, dest, workers=1, overwrite=overwrite)
+    assert sorted(path.name for path in dest.iterdir()) == ["dataset.json", "thesis.tex"]
+
+
+def test_a_file_as_destination_is_refused(tmp_path, image_folder):
+    source = image_folder()
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(FileExistsError, match=r"destination must be a folder, got the file .*file"):
+        convert(source, tmp_path / "file", workers=1)
+
+
+@pytest.mark.parametrize("inside", [".", "shards", "class0/shards"])
+def test_a_destination_in_the_source_is_refused(image_folder, inside):
+    source = image_folder()
+    with pytest.raises(ValueError, match=r"destination must not lie in the source .*images, got"):
+        convert(source, source / inside, workers=1)
+    assert not (source / "shards").exists()
+
+
+def test_two_conversions_do_not_share_a_destination(tmp_path, image_folder):
+    source, dest = image_folder(), tmp_path / "set"
+    with (
+        claimed(dest, source=source, overwrite=False),
+        pytest.raises(BlockingIOError, match="must have one writer, got another softfeed convert at work"),
+    ):
+        convert(source, dest, workers=1)
+    convert(source, dest, workers=1)
+
+
+def test_missing_parents_of_the_destination_are_made(tmp_path, image_folder):
+    convert(image_folder(), tmp_path / "a" / "b" / "set", workers=1)
+    assert len(load(tmp_path / "a" / "b" / "set").samples) == 12

@@ -1,0 +1,167 @@
+"""Conversions that are killed, and what the next run makes of what they leave."""
+
+import errno
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+from softfeed.pipelines.shards import manifest
+from softfeed.pipelines.shards.convert import convert
+from softfeed.pipelines.shards.job import Item, read_bytes
+from softfeed.pipelines.shards.layout import ShardOptions
+from softfeed.pipelines.shards.shard_set import load
+from softfeed.pipelines.shards.workers import ordered_results, worker_processes
+
+_PROGRAM = """
+import sys
+from softfeed.pipelines.shards.convert import convert
+from softfeed.pipelines.shards.layout import ShardOptions
+if __name__ == "__main__":
+    convert(sys.argv[1], sys.argv[2], ShardOptions(shard_samples=2), workers=int(sys.argv[3]))
+"""
+
+
+@pytest.fixture
+def program(tmp_path):
+    path = tmp_path / "program.py"
+    path.write_text(_PROGRAM)
+    return path
+
+
+def _start(program, *arguments):
+    return subprocess.Popen([sys.executable, program, *map(str, arguments)], start_new_session=True)
+
+
+def _wait_until(condition, *, deadline_s=60):
+    end = time.monotonic() + deadline_s
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.001)
+
+
+def _processes_of_session(session):
+    """Ids of the processes that `_start` started and that are still running."""
+    running = []
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        with suppress(FileNotFoundError, ProcessLookupError):
+            state, _, _, found = path.read_text().rpartition(")")[2].split()[:4]
+            if int(found) == session and state != "Z":
+                running.append(int(path.parent.name))
+    return running
+
+
+@pytest.mark.parametrize(("workers", "kill_at"), [(1, (1, 9, 16)), (2, (7,))])
+def test_killed_conversions_are_finished_to_the_same_bytes(tmp_path, image_folder, program, content, workers, kill_at):
+    source, dest = image_folder(classes=4, each=12, size=(300, 300)), tmp_path / "set"
+    convert(source, tmp_path / "whole", ShardOptions(shard_samples=2), workers=1)
+    whole = content(tmp_path / "whole")
+    delay = random.Random(workers)
+    for shards in kill_at:
+        process = _start(program, source, dest, workers)
+        _wait_until(lambda: len(list(dest.glob("*.tar"))) >= shards)  # noqa: B023 - called at once
+        time.sleep(delay.uniform(0, 0.02))
+        process.kill()
+        assert process.wait() == -signal.SIGKILL
+        _wait_until(lambda: not _processes_of_session(process.pid), deadline_s=10)  # noqa: B023 - called at once
+        with pytest.raises(FileNotFoundError, match="must be complete, got an unfinished conversion in"):
+            load(dest)
+        left = {name: data for name, data in content(dest).items() if not name.startswith(".partial")}
+        assert left == {name: whole[name] for name in left}  # whatever has its final name is whole
+    outcome = convert(source, dest, ShardOptions(shard_samples=2), workers=1)
+    assert 0 < outcome.written <= 48 - 2 * (max(kill_at) - 2)  # what was finished was not done again
+    assert content(dest) == whole
+
+
+def _interrupted(source, dest, monkeypatch):
+    """Convert, but fail after the shards, as a full disk would."""
+
+    def fail(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(manifest, "write", fail)
+        with pytest.raises(OSError, match="No space left"):
+            convert(source, dest, ShardOptions(shard_samples=2), workers=1)
+    with pytest.raises(FileNotFoundError, match="unfinished conversion"):
+        load(dest)
+
+
+def test_finished_shards_are_not_written_again(tmp_path, image_folder, monkeypatch):
+    source, dest = image_folder(), tmp_path / "set"
+    _interrupted(source, dest, monkeypatch)
+    times = {path: path.stat().st_mtime_ns for path in dest.glob("shard-*")}
+    assert convert(source, dest, ShardOptions(shard_samples=2), workers=1).written == 0
+    assert {path: path.stat().st_mtime_ns for path in dest.glob("shard-*")} == times
+
+
+def test_a_finished_shard_that_was_cut_is_written_again(tmp_path, image_folder, monkeypatch, content):
+    source, dest = image_folder(), tmp_path / "set"
+    _interrupted(source, dest, monkeypatch)
+    (dest / "shard-000002.tar").write_bytes(b"cut")
+    (dest / "shard-000003.idx").unlink()
+    (dest / ".partial" / "shard-000004.json").write_text('{"shard": ')
+    assert convert(source, dest, ShardOptions(shard_samples=2), workers=1).written == 6
+    convert(source, tmp_path / "whole", ShardOptions(shard_samples=2), workers=1)
+    assert content(dest) == content(tmp_path / "whole")
+
+
+@pytest.mark.parametrize("change", ["options", "content", "name", "added"])
+def test_another_plan_starts_anew(tmp_path, image_folder, encoded, monkeypatch, content, change):
+    source, dest = image_folder(), tmp_path / "set"
+    _interrupted(source, dest, monkeypatch)
+    options = ShardOptions(shard_samples=5 if change == "options" else 2)
+    path = source / "class1" / "001.png"
+    if change == "content":
+        path.write_bytes(path.read_bytes()[:-1] + b"x")  # the same size, another time
+    elif change == "name":
+        path.rename(path.with_name("0015.png"))
+    elif change == "added":
+        (source / "class1" / "9.png").write_bytes(encoded(99))
+    outcome = convert(source, dest, options, workers=1, max_bad=1)
+    assert outcome.written == (13 if change == "added" else 12)
+    convert(source, tmp_path / "whole", options, workers=1, max_bad=1)
+    assert content(dest) == content(tmp_path / "whole")
+
+
+def test_a_spooled_parquet_file_is_not_read_again(tmp_path, parquet_file, encoded, monkeypatch, content):
+    path = parquet_file(images=[encoded(seed) for seed in range(8)], labels=[0] * 8)
+    _interrupted(path, tmp_path / "set", monkeypatch)
+    spool = tmp_path / "set" / ".partial" / "spool-00000.bin"
+    modified = spool.stat().st_mtime_ns
+    _interrupted(path, tmp_path / "set", monkeypatch)
+    assert spool.stat().st_mtime_ns == modified
+    convert(path, tmp_path / "set", ShardOptions(shard_samples=2), workers=1)
+    convert(path, tmp_path / "whole", ShardOptions(shard_samples=2), workers=1)
+    assert content(tmp_path / "set") == content(tmp_path / "whole")
+
+
+@pytest.mark.parametrize("raw", [False, True])
+def test_two_workers_write_the_same_bytes_as_one(tmp_path, parquet_file, encoded, content, raw):
+    for split in (0, 1):
+        images = [encoded(seed + 100 * split) for seed in range(20)]
+        images[3] = images[3][:-100]
+        path = parquet_file(f"train-0000{split}-of-00002.parquet", images=images, labels=[split] * 20)
+    for workers in (1, 2):
+        options = ShardOptions(raw=raw, shard_samples=3)
+        outcome = convert(path.parent, tmp_path / f"{workers}", options, workers=workers, max_bad=2)
+        assert len(outcome.bad) == 2
+    assert content(tmp_path / "1") == content(tmp_path / "2")
+
+
+def test_a_worker_that_dies_is_reported(tmp_path):
+    with pytest.raises(ChildProcessError, match=r"one that died .*; try again with fewer than 2 workers"):
+        with worker_processes(2) as executor:
+            list(ordered_results(executor, os._exit, [1], ahead=2))
+
+
+def test_an_image_that_shrinks_meanwhile_is_an_error(image_folder):
+    path = image_folder() / "class0" / "000.png"
+    size = path.stat().st_size
+    with pytest.raises(OSError, match=rf"000.png must stay as it is .*, got {size} of {size + 1} bytes"):
+        read_bytes(Item(str(path), 0, size + 1, 0, "000.png"))

@@ -1,0 +1,150 @@
+import json
+import time
+import zlib
+
+import numpy as np
+import pytest
+from softfeed.pipelines.shards import manifest
+from softfeed.pipelines.shards.convert import convert
+from softfeed.pipelines.shards.layout import ShardOptions
+from softfeed.pipelines.shards.manifest import SAMPLE_DTYPE, Manifest, Shard
+from softfeed.pipelines.shards.shard_set import is_shard_set, load
+
+
+@pytest.fixture
+def shard_set(tmp_path, image_folder):
+    convert(image_folder(), tmp_path / "set", ShardOptions(shard_samples=5), workers=1)
+    return tmp_path / "set"
+
+
+def _edit(folder, change):
+    """Rewrite dataset.json with `change` applied to its content."""
+    path = folder / "dataset.json"
+    content = json.loads(path.read_text())
+    change(content)
+    path.write_text(json.dumps(content))
+
+
+def _edit_table(folder, change):
+    """Rewrite samples.npy with `change` applied, and its checksum in dataset.json."""
+    table = np.load(folder / "samples.npy")
+    change(table)
+    np.save(folder / "samples.npy", table)
+    checksum = zlib.crc32((folder / "samples.npy").read_bytes())
+    _edit(folder, lambda content: content["samples"].update(crc32=checksum))
+
+
+def test_loads_what_was_written(shard_set):
+    loaded = load(shard_set)
+    assert manifest.from_json(manifest.to_json(loaded.manifest)) == loaded.manifest
+    assert loaded.samples.dtype == SAMPLE_DTYPE
+    assert isinstance(loaded.samples, np.memmap)
+    assert not loaded.samples.flags.writeable
+    with pytest.raises(IndexError, match=r"row must be in \[0, 12\), got 12"):
+        loaded.sample_name(12)
+
+
+@pytest.mark.parametrize("name", ["shard-000001.tar", "shard-000002.idx", "samples.npy"])
+def test_missing_file(shard_set, name):
+    (shard_set / name).unlink()
+    with pytest.raises(FileNotFoundError, match=rf"{name} must exist, dataset.json lists it; convert again or copy it"):
+        load(shard_set)
+
+
+@pytest.mark.parametrize("name", ["shard-000001.tar", "shard-000002.idx", "samples.npy"])
+def test_cut_file(shard_set, name):
+    data = (shard_set / name).read_bytes()
+    (shard_set / name).write_bytes(data[:-7])
+    with pytest.raises(ValueError, match=rf"set: {name} must be {len(data)} bytes .*, got {len(data) - 7}; conv"):
+        load(shard_set)
+
+
+def test_table_of_another_set(shard_set):
+    data = bytearray((shard_set / "samples.npy").read_bytes())
+    data[-1] ^= 1
+    (shard_set / "samples.npy").write_bytes(data)
+    with pytest.raises(ValueError, match=r"samples.npy must have the checksum in dataset.json"):
+        load(shard_set)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda content: content.update(num_samples=11), "samples.npy must hold 11 samples as num_samples in"),
+        (lambda content: content["shards"].pop(), "num_samples .* must equal the 10 samples of its shards, got 12"),
+        (lambda content: content["classes"].pop(), r"samples.npy must have labels in \[0, 2\)"),
+        (lambda content: content["largest"].update(width=25), r"must have the largest size \(16, 25\)"),
+        (lambda content: content.update(format="mds"), "format in dataset.json must be 'webdataset', got 'mds'"),
+        (lambda content: content.update(format_version=2), "format_version .* must be 1, got 2; .* open the set with"),
+        (lambda content: content.pop("shards"), r"must hold a whole manifest, got KeyError\('shards'\); convert again"),
+        (lambda content: content.update(encoding="raw"), "must hold a whole manifest, got .*'raw' with raw_shape None"),
+        (lambda content: content["shards"][0].update(samples=4) or content["shards"][1].update(samples=6), "count of"),
+    ],
+)
+def test_edited_manifest(shard_set, change, message):
+    _edit(shard_set, change)
+    with pytest.raises(ValueError, match=f"shard set {shard_set}: .*{message}"):
+        load(shard_set)
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "message"),
+    [
+        ("label", 3, r"have labels in \[0, 3\)"),
+        ("label", -1, r"have labels in \[0, 3\)"),
+        ("shard", 3, "name one of 3 shards in every row"),
+        ("shard", 1, "have each shard's count of samples"),
+        ("offset", 513, "have offset and size inside the shard"),
+        ("offset", 1 << 40, "have offset and size inside the shard"),
+        ("size", 0, "have offset and size inside the shard"),
+        ("name_size", 1 << 30, "have name_offset and name_size inside the shard"),
+        ("height", 0, "have positive heights and widths"),
+    ],
+)
+def test_edited_table(shard_set, field, value, message):
+    _edit_table(shard_set, lambda table: table[field].__setitem__(0, value))
+    with pytest.raises(ValueError, match=f"samples.npy must {message}, got other rows; convert again"):
+        load(shard_set)
+
+
+def test_manifest_that_is_no_json(shard_set):
+    (shard_set / "dataset.json").write_text('{"format": ')
+    with pytest.raises(ValueError, match=r"dataset\.json must be JSON, got Expecting value"):
+        load(shard_set)
+
+
+def test_raw_table_must_hold_whole_images(tmp_path, image_folder):
+    convert(image_folder(), tmp_path / "set", ShardOptions(raw=True), workers=1)
+    _edit_table(tmp_path / "set", lambda table: table["size"].__setitem__(0, 5))
+    with pytest.raises(ValueError, match="must have 1152 bytes per raw image"):
+        load(tmp_path / "set")
+
+
+def test_what_is_no_shard_set(tmp_path, image_folder):
+    with pytest.raises(FileNotFoundError, match=r"shard set must be a folder, got .*nowhere"):
+        load(tmp_path / "nowhere")
+    with pytest.raises(FileNotFoundError, match=r"must hold dataset.json, got none in .*images; run softfeed convert"):
+        load(image_folder())
+    assert not is_shard_set(tmp_path / "images")
+    assert not is_shard_set(tmp_path / "nowhere")
+
+
+def test_a_set_as_large_as_imagenet_opens_at_once(tmp_path):
+    """1.28 million samples in 1,300 shards; files of the right size are enough, `load` reads no shard."""
+    shards, each = 1300, 985
+    table = np.zeros(shards * each, SAMPLE_DTYPE)
+    table["shard"] = np.repeat(np.arange(shards), each)
+    table["offset"] = table["name_offset"] = 512
+    table["size"] = table["name_size"] = table["height"] = table["width"] = 1
+    entries = [
+        Shard(f"shard-{number:06d}.tar", f"shard-{number:06d}.idx", each, 10240, 0, 10, 0) for number in range(shards)
+    ]
+    for entry in entries:
+        (tmp_path / entry.file).write_bytes(bytes(entry.bytes))
+        (tmp_path / entry.index).write_bytes(bytes(entry.index_bytes))
+    samples = manifest.write_samples(tmp_path, table)
+    made = Manifest("original", None, ("a",), len(table), (1, 1), samples, tuple(entries), {})
+    manifest.write(tmp_path, made)
+    begin = time.perf_counter()
+    load(tmp_path)
+    assert time.perf_counter() - begin < 2

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import pickle
+import zipfile
+import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -14,6 +16,11 @@ import torch
 FORMAT = "softfeed-checkpoint-1"
 LAST, BEST = "last.pt", "best.pt"
 _PARTIAL = ".partial"
+# What zipfile and torch.load raise, depending on where a file ends or differs.
+_UNREADABLE = (
+    *(zipfile.BadZipFile, zlib.error, pickle.UnpicklingError, EOFError, OSError),
+    *(RuntimeError, ValueError, KeyError, IndexError, AttributeError, NotImplementedError),
+)
 
 
 @dataclass(frozen=True)
@@ -47,13 +54,24 @@ def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:
     Args:
         path: the file; a half-written `<path>.partial` beside it is overwritten by the next attempt.
         write: writes the content to an open binary file.
+
+    Raises:
+        OSError: if the disk refuses; the old file is then untouched.
     """
     partial = path.with_name(path.name + _PARTIAL)
-    with partial.open("wb") as file:
-        write(file)
-        file.flush()
-        os.fsync(file.fileno())
-    partial.replace(path)
+    try:
+        with partial.open("wb") as file:
+            write(file)
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(path)
+    except BaseException as error:
+        partial.unlink(missing_ok=True)
+        # torch's writer hides the disk's own error, such as "no space left", behind a RuntimeError.
+        cause = error.__context__ if isinstance(error, RuntimeError) else error
+        if isinstance(cause, OSError):
+            raise OSError(cause.errno, cause.strerror, str(path)) from error
+        raise
     # The rename itself is durable only once the folder is on disk.
     folder = os.open(path.parent, os.O_RDONLY)
     try:
@@ -82,10 +100,15 @@ def load(path: Path | str) -> Checkpoint:
         raise ValueError(f"checkpoint must be a file, got the folder {path}; name {path / BEST} or {path / LAST}")
     if not path.is_file():
         raise FileNotFoundError(f"checkpoint must exist, got {path}")
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, EOFError, pickle.UnpicklingError, ValueError, KeyError, AttributeError) as error:
-        raise ValueError(f"checkpoint must be whole and written by softfeed train, got {path}") from error
+    with path.open("rb") as file:
+        try:
+            damaged = zipfile.ZipFile(file).testzip()  # torch.load does not look at the checksums it wrote
+            file.seek(0)
+            content = None if damaged else torch.load(file, map_location="cpu", weights_only=True)
+        except _UNREADABLE as error:
+            raise ValueError(f"checkpoint must be whole and written by softfeed train, got {path}") from error
+    if damaged:
+        raise ValueError(f"checkpoint must be undamaged, got a wrong checksum in {path}; use an older checkpoint")
     if not isinstance(content, dict) or content.pop("format", None) != FORMAT:
         raise ValueError(f"checkpoint must be written by softfeed train ({FORMAT}), got {path}")
     content["classes"] = tuple(content["classes"])

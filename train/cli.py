@@ -6,6 +6,7 @@ import argparse
 import importlib
 import os
 import sys
+import time
 from collections.abc import Sequence
 from importlib.metadata import version
 from typing import NoReturn
@@ -86,6 +87,8 @@ def _say(message: str, *, everywhere: bool = False) -> None:
     """One line on stderr; of several ranks, which mostly fail alike, rank 0 speaks."""
     if everywhere or os.environ.get("RANK", "0") == "0":
         print(f"softfeed: error: {message}", file=sys.stderr, flush=True)
+    else:
+        time.sleep(1)  # torchrun ends all ranks as soon as one has ended, and rank 0 should get to its line
 
 
 if __name__ == "__main__":

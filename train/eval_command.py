@@ -62,6 +62,11 @@ def _prepare(
     from .threads import share_cores
 
     settings = checkpoint.settings
+    missing = sorted({"image_size", "mean", "model", "std"} - set(settings))
+    if missing:
+        raise ValueError(
+            f"checkpoint must be written by softfeed train, got {args.checkpoint} without {missing[0]} in its settings"
+        )
     trained = Recipe(normalize=Normalize(tuple(settings["mean"]), tuple(settings["std"])))
     loader = Loader(
         args.data,

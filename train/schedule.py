@@ -45,7 +45,12 @@ def default_lr(*, batch_size: int, image_size: int) -> float:
     """SA's rates, scaled linearly with the batch over all ranks (arXiv 1706.02677).
 
     0.1 per 128 images for small images (SA App. B.1), 0.1 per 256 for others (SA App. B.3).
+
+    Raises:
+        ValueError: if `batch_size` is below 1.
     """
+    if batch_size < 1:
+        raise ValueError(f"batch_size must be at least 1, got {batch_size}")
     return 0.1 * batch_size / (128 if image_size <= SMALL_IMAGE else 256)
 
 

@@ -1,9 +1,7 @@
-import time
-
 import numpy as np
 import pytest
 import torch
-from softfeed.train import checkpoint
+from softfeed.train import checkpoint, timing
 from softfeed.train.engine import Trainer, TrainingPlan, evaluate
 from softfeed.train.losses import SoftLoss
 from softfeed.train.models import build
@@ -102,7 +100,7 @@ def test_dropout_differs_between_epochs_and_repeats_for_a_seed(problem, memory_l
         # A rate of 1e-12 leaves the weights where they are, so only dropout tells the epochs apart.
         frozen = nn.Sequential(nn.Dropout(0.5), nn.Flatten(), nn.Linear(192, 3, bias=False))
         with torch.no_grad():
-            frozen[2].weight.fill_(0.01).add_(torch.arange(192) * 0.001)
+            frozen[2].weight.copy_((torch.arange(576) % 7).reshape(3, 192) * 0.01)
         trainer = Trainer(frozen, TrainingPlan(epochs=2, lr=1e-12, seed=seed))
         return [row["train_loss"] for row in trainer.fit(memory_loader(*problem, batch_size=96, shuffle=False))]
 
@@ -110,19 +108,24 @@ def test_dropout_differs_between_epochs_and_repeats_for_a_seed(problem, memory_l
     assert len({*losses(0), *losses(1)}) == 4
 
 
-def test_data_wait_is_the_share_of_time_inside_the_loader(problem, memory_loader):
+def test_data_wait_is_the_share_of_time_inside_the_loader(problem, memory_loader, monkeypatch):
+    now = [100.0]
+    monkeypatch.setattr(timing.time, "perf_counter", lambda: now[0])
+
     class Slow(memory_loader):
         def __iter__(self):
             for batch in super().__iter__():
-                time.sleep(0.05)
+                now[0] += 0.3
                 yield batch
 
-    plan = TrainingPlan(epochs=1, lr=0.05)
-    model = nn.Sequential(nn.Flatten(), nn.Linear(192, 3))
-    slow = Trainer(model, plan).fit(Slow(*problem, batch_size=16))[0]
-    assert slow["data_wait"] > 0.8
-    assert slow["images_per_s"] < 16 / 0.05
-    assert Trainer(model, plan).fit(memory_loader(*problem, batch_size=16))[0]["data_wait"] < slow["data_wait"]
+    class Network(nn.Linear):
+        def forward(self, input):
+            now[0] += 0.1
+            return super().forward(input.flatten(1))
+
+    row = Trainer(Network(192, 3), TrainingPlan(epochs=1, lr=0.05)).fit(Slow(*problem, batch_size=16))[0]
+    assert row["data_wait"] == pytest.approx(0.75)
+    assert row["images_per_s"] == pytest.approx(16 / 0.4)
 
 
 def test_a_diverged_run_stops_before_it_is_saved(problem, memory_loader):

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+
 @pytest.fixture(params=["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
 def device(request: pytest.FixtureRequest) -> str:
     return request.param

@@ -55,7 +55,7 @@ def test_permutation():
 
 
 def test_golden_draws():
-    """These change only with a deliberate change of the generator, which makes old runs unrepeatable: say so in CHANGELOG."""
+    """These change only with a deliberate change of the generator; old runs cannot be repeated then, see CHANGELOG."""
     np.testing.assert_array_equal(permutation(0, 0, 100)[:10], GOLDEN_ORDER)
     np.testing.assert_allclose(Draws(0, 0, 0, 5).uniform("crop", 2), GOLDEN_UNIFORM, rtol=1e-6)
 

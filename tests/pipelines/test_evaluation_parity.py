@@ -3,8 +3,9 @@
 Set SOFTFEED_IMAGES to an image folder to run it there; otherwise the photographs of scikit-learn are used.
 
 The tolerance: both resize linearly with antialiasing and round to whole values once per pass, in different orders of
-arithmetic, so single pixels differ by one value of 255. At the border Pillow cuts the filter off and renormalises it, DALI
-repeats the outermost pixel under it, so the two outermost rows and columns, where a window reaches them, differ by more.
+arithmetic, so single pixels differ by one value of 255. At the border Pillow cuts the filter off and renormalises it,
+DALI repeats the outermost pixel under it, so the two outermost rows and columns differ by more where a window
+reaches them.
 """
 
 import os

@@ -105,7 +105,9 @@ def test_occlusion_and_soft_crop_together(white_folder, device):
     np.testing.assert_allclose(both - 0.5, (cropped.astype(np.float64) - 0.5) * certainty, rtol=1e-5, atol=1e-7)
 
 
-@pytest.mark.parametrize("crop", [RandomResizedCrop(), PadCrop(padding=4), CenterCrop()], ids=lambda c: type(c).__name__)
+@pytest.mark.parametrize(
+    "crop", [RandomResizedCrop(), PadCrop(padding=4), CenterCrop()], ids=lambda c: type(c).__name__
+)
 def test_hard_crops_keep_full_confidence(white_folder, device, crop):
     survivors, confidence, _, _ = play(white_folder((64, 64), (64, 64)), Recipe(crop=crop, normalize=PLAIN), 64, device)
     assert (confidence == 1).all()

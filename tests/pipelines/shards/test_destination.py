@@ -28,6 +28,33 @@ def test_overwriting_trusts_nothing_that_is_there(tmp_path, image_folder, conten
     assert content(dest) == before
 
 
+def _killed_at_the_end(source, dest, monkeypatch):
+    """A finished set whose work folder was not removed any more."""
+    with monkeypatch.context() as patch:
+        patch.setattr("softfeed.pipelines.shards.convert.release", lambda work: None)
+        convert(source, dest, workers=1)
+    assert (dest / ".partial").exists()
+
+
+def test_overwriting_does_not_trust_records_that_were_left(tmp_path, image_folder, content, monkeypatch):
+    source, dest = image_folder(), tmp_path / "set"
+    _killed_at_the_end(source, dest, monkeypatch)
+    tar = dest / "shard-000000.tar"
+    whole = tar.read_bytes()
+    tar.write_bytes(bytes(len(whole)))
+    convert(source, dest, workers=1, overwrite=True)
+    assert tar.read_bytes() == whole
+
+
+def test_a_set_that_was_killed_at_the_end_is_finished_and_swept(tmp_path, image_folder, monkeypatch):
+    source, dest = image_folder(), tmp_path / "set"
+    _killed_at_the_end(source, dest, monkeypatch)
+    assert len(load(dest).samples) == 12
+    with pytest.raises(FileExistsError, match="got a finished shard set"):
+        convert(source, dest, workers=1)
+    assert not (dest / ".partial").exists()
+
+
 @pytest.mark.parametrize("overwrite", [False, True])
 def test_folders_of_others_are_refused(tmp_path, image_folder, overwrite):
     source, dest = image_folder(), tmp_path / "theirs"

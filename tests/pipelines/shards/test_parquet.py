@@ -5,6 +5,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from softfeed.pipelines.shards.sources import FolderSource, SourceOptions, open_source
+from softfeed.pipelines.shards.spool import _binary
 
 
 def _images(source, work):
@@ -46,6 +47,20 @@ def test_plain_binary_and_missing_values(tmp_path, encoded):
         pq.write_table(pa.table({"image": pa.array(images, kind), "label": pa.array([0, 0, 1, 1], pa.uint8())}), path)
         source = open_source(path)
         assert _images(source, tmp_path / f"work-{kind}") == [encoded(0), b"", b"", encoded(1)]
+
+
+def test_row_groups_of_many_batches(tmp_path, encoded):
+    images = [f"{row:05d}".encode() * (row % 7) for row in range(1000)]
+    path = tmp_path / "many.parquet"
+    columns = {"image": pa.array([{"bytes": image} for image in images]), "label": pa.array([0] * 1000)}
+    pq.write_table(pa.table(columns), path, row_group_size=700)
+    assert _images(open_source(path), tmp_path / "work") == images
+
+
+def test_slices_of_a_column_are_cut_out():
+    column = pa.array([b"zero", b"one", None, b"three", b"four"]).slice(1, 3)
+    content, offsets = _binary(column)
+    assert (bytes(content), np.diff(offsets).tolist()) == (b"onethree", [3, 0, 5])
 
 
 def test_label_column_is_the_fine_one_unless_named(parquet_file, encoded):

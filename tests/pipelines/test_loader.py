@@ -1,0 +1,244 @@
+"""What a training script relies on: lengths, epochs, ranks, determinism, and what a batch holds."""
+
+import numpy as np
+import pytest
+import torch
+from softfeed import softops
+from softfeed.pipelines import Loader, Recipe, SoftCrop, SoftShift, StepDecay, presets
+from softfeed.pipelines.shards.convert import ShardOptions, convert
+
+RECIPE = Recipe(crop=SoftShift())
+
+
+@pytest.fixture(scope="session")
+def noise_sets(noise_folder, tmp_path_factory):
+    """The same 37 images as a folder, as a shard set, and as a shard set of raw pixels."""
+    root = tmp_path_factory.mktemp("sets")
+    convert(noise_folder, root / "encoded", ShardOptions(shard_samples=10))
+    convert(noise_folder, root / "raw", ShardOptions(shard_samples=10, raw=True))
+    return {"folder": noise_folder, "encoded": root / "encoded", "raw": root / "raw"}
+
+
+def load(data, recipe=RECIPE, batch_size=8, **options):
+    return Loader(data, recipe, batch_size, 32, **{"device": "cpu", "index": True, **options})
+
+
+def epoch(loader):
+    """One epoch as (index, images, labels, confidence), concatenated."""
+    batches = list(loader)
+    fields = [torch.cat([batch[i] for batch in batches]).cpu() for i in range(4)]
+    return fields[3], *fields[:3]
+
+
+def assert_same(a, b):
+    for x, y in zip(a, b, strict=True):
+        torch.testing.assert_close(x, y, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("kind", ["folder", "encoded", "raw"])
+def test_batch(noise_sets, device, kind):
+    with load(noise_sets[kind], device=device) as loader:
+        assert (loader.num_samples, loader.num_classes, len(loader)) == (37, 3, 4)
+        assert loader.classes == ("class0", "class1", "class2")
+        batches = list(loader)
+        assert len(batches) == 4
+        batch = batches[0]
+        assert batch._fields == ("images", "labels", "confidence", "index")
+        assert (batch.images.shape, batch.images.dtype) == ((8, 3, 32, 32), torch.float32)
+        assert (batch.labels.shape, batch.labels.dtype) == ((8,), torch.int64)
+        assert (batch.confidence.shape, batch.confidence.dtype) == ((8,), torch.float32)
+        assert {field.device.type for field in batch} == {device}
+        for index, label in zip(batch.index.tolist(), batch.labels.tolist(), strict=True):
+            assert f"class{label}/" in loader.source(index)
+
+
+def test_batches_may_be_kept(noise_sets, device):
+    """A batch is the consumer's own: later batches, epochs and the loader's end leave it as it was."""
+    loader = load(noise_sets["raw"], device=device)
+    kept, copies = [], []
+    for _ in range(3):
+        for batch in loader:
+            kept.append(batch.images)
+            copies.append(batch.images.clone())
+    loader.close()
+    del loader
+    for a, b in zip(kept, copies, strict=True):
+        torch.testing.assert_close(a, b, rtol=0, atol=0)
+
+
+def test_folder_and_shards_hold_the_same_pixels(noise_sets):
+    played = {}
+    for kind, data in noise_sets.items():
+        with load(data, presets.evaluation(), batch_size=5) as loader:
+            assert len(loader) == 8
+            _, images, labels, confidence = epoch(loader)
+        assert (confidence == 1).all()
+        order = np.lexsort(images.reshape(37, -1)[:, :4].T.numpy())
+        played[kind] = images[order], labels[order]
+    assert_same(played["folder"], played["encoded"])
+    assert_same(played["folder"], played["raw"])
+
+
+@pytest.mark.parametrize("kind", ["folder", "raw"])
+def test_the_same_seed_gives_the_same_epochs(noise_sets, kind):
+    with load(noise_sets[kind]) as a, load(noise_sets[kind]) as b, load(noise_sets[kind], seed=1) as other:
+        first, second = epoch(a), epoch(a)
+        assert_same(first, epoch(b))
+        assert_same(second, epoch(b))
+        assert (first[0] != second[0]).any(), "the order did not change"
+        assert (first[0] != epoch(other)[0]).any(), "the seed does not matter"
+        # the same sample in another epoch gets another window
+        confidence = {int(i): float(c) for i, c in zip(second[0], second[3], strict=True)}
+        assert any(confidence.get(int(i)) not in (None, float(c)) for i, c in zip(first[0], first[3], strict=True))
+
+
+def test_draws_do_not_depend_on_batch_size_ranks_or_prefetch(noise_sets):
+    data = noise_sets["raw"]
+    options = {"last_batch": "fill"}
+    with load(data, batch_size=12, **options) as loader:
+        whole = epoch(loader)
+    with load(data, batch_size=4, prefetch=5, num_threads=1, **options) as loader:
+        small = epoch(loader)
+    assert_same([field[:37] for field in whole], [field[:37] for field in small])
+    ranks = [load(data, batch_size=4, rank=rank, world_size=3, **options) for rank in range(3)]
+    batches = [list(loader) for loader in ranks]
+    together = [torch.cat([batches[rank][step][i] for step in range(4) for rank in range(3)]) for i in (3, 0, 1, 2)]
+    for loader in ranks:
+        loader.close()
+    assert_same([field[:37] for field in whole], [field[:37] for field in together])
+
+
+def test_set_epoch_and_break(noise_sets):
+    with load(noise_sets["raw"]) as loader:
+        epochs = [epoch(loader) for _ in range(3)]
+        loader.set_epoch(1)
+        assert_same(epochs[1], epoch(loader))
+        assert_same(epochs[2], epoch(loader))
+        loader.set_epoch(0)
+        for batch in loader:
+            assert_same([batch.index], [epochs[0][0][:8]])
+            break
+        assert_same(epochs[1], epoch(loader))  # a new iter is the next epoch, whole
+        first = iter(loader)
+        next(first)
+        loader.set_epoch(0)
+        assert_same(epochs[0], epoch(loader))
+        assert list(first) == [], "an iterator that was superseded goes on"
+
+
+def test_an_epoch_shorter_than_the_prefetch(noise_sets):
+    with load(noise_sets["encoded"], batch_size=32, prefetch=5) as loader:
+        assert len(loader) == 1
+        first, second = epoch(loader), epoch(loader)
+        loader.set_epoch(0)
+        assert_same(first, epoch(loader))
+        assert (first[0] != second[0]).any()
+
+
+@pytest.mark.parametrize("world_size", [1, 2, 3])
+def test_evaluation_plays_every_sample_exactly_once(noise_sets, world_size):
+    played = []
+    for rank in range(world_size):
+        with load(noise_sets["encoded"], presets.evaluation(), 9, rank=rank, world_size=world_size) as loader:
+            batches = list(loader)
+            assert len(batches) == len(loader) == {1: 5, 2: 3, 3: 2}[world_size]
+            played += [index for batch in batches for index in batch.index.tolist()]
+    assert sorted(played) == list(range(37))
+
+
+def test_training_plays_every_sample_at_most_once(noise_sets):
+    with load(noise_sets["folder"]) as loader:
+        index = epoch(loader)[0].tolist()
+    assert len(index) == len(set(index)) == 32
+
+
+def test_soft_targets_are_those_of_the_confidence(noise_sets):
+    with load(noise_sets["raw"]) as hard, load(noise_sets["raw"], targets="soft", index=False) as soft:
+        for (_, labels, confidence, _), batch in zip(hard, soft, strict=True):
+            assert batch._fields == ("images", "targets")
+            torch.testing.assert_close(batch.targets, softops.weighted_targets(labels, confidence, 3))
+            torch.testing.assert_close(batch.targets.sum(dim=1), confidence)
+
+
+def test_an_unchanged_script_trains_softly(noise_sets):
+    """Cross-entropy on the loader's targets has the gradient of SA Listing 2's loss, transcribed here."""
+    torch.manual_seed(0)
+    with load(noise_sets["raw"]) as hard, load(noise_sets["raw"], targets="soft") as soft:
+        labels, confidence = next(iter(hard))[1:3]
+        targets = next(iter(soft)).targets
+    logits = torch.randn(8, 3, dtype=torch.float64, requires_grad=True)
+    torch.nn.functional.cross_entropy(logits, targets.double()).backward()
+    unmodified, logits.grad = logits.grad, None
+    label, conf = labels[:, None], confidence.double()[:, None]
+    one_hot = torch.ones_like(logits) * (1 - conf) / (3 - 1)
+    one_hot = one_hot.scatter(dim=1, index=label, src=conf)
+    log_prob = torch.nn.functional.log_softmax(logits, dim=1)
+    kl = conf.squeeze(1) * torch.nn.functional.kl_div(log_prob, one_hot, reduction="none").sum(-1)
+    kl.mean().backward()
+    torch.testing.assert_close(unmodified, logits.grad, rtol=0, atol=1e-6)
+
+
+def test_sigma_decays_by_epoch(noise_sets):
+    recipe = Recipe(crop=SoftShift(sigma=StepDecay(0.3, epoch=2, factor=1000)))
+    with load(noise_sets["raw"], recipe) as loader:
+        means = [float(epoch(loader)[3].mean()) for _ in range(4)]
+    assert means[0] < 0.95
+    assert means[1] < 0.95
+    assert means[2:] == [1.0, 1.0]
+
+
+@pytest.mark.parametrize("name", presets.names())
+def test_every_preset_runs(noise_sets, photo_folder, device, name):
+    recipe = presets.by_name(name)
+    data, size = (photo_folder, 64) if recipe.crop.resizes else (noise_sets["raw"], 32)
+    with Loader(data, recipe, 8, size, device=device, details=True) as loader:
+        batch = next(iter(loader))
+    assert batch.images.isfinite().all()
+    assert 0.2 < batch.images.std() < 3
+    hard = name.startswith("hard")
+    assert (batch.confidence == 1).all() if hard else (batch.confidence < 1).any()
+    assert ("policy_operation_0" in batch.details) == name.endswith(("-ra", "-ta"))
+
+
+@pytest.mark.parametrize("name", ["soft-cifar-ra", "soft-cifar-ta"])
+def test_policies_change_pixels_and_repeat(noise_sets, name):
+    plain = presets.by_name("soft-cifar")
+    with load(noise_sets["raw"], presets.by_name(name)) as a, load(noise_sets["raw"], presets.by_name(name)) as b:
+        first = epoch(a)
+        assert_same(first, epoch(b))
+    with load(noise_sets["raw"], plain) as loader:
+        unpoliced = epoch(loader)
+    assert_same([first[0], first[3]], [unpoliced[0], unpoliced[3]])
+    changed = (first[1] - unpoliced[1]).abs().flatten(1).amax(dim=1) > 0.1
+    assert changed.float().mean() > 0.5
+
+
+def test_training_and_validation_loaders_at_once(noise_sets):
+    with load(noise_sets["folder"]) as training, load(noise_sets["raw"], presets.evaluation()) as validation:
+        alone = epoch(training)
+        training.set_epoch(0)
+        batches = []
+        for batch in training:
+            batches.append(batch)
+            assert sum(len(other.images) for other in validation) == 37
+        assert_same([alone[1]], [torch.cat([batch.images for batch in batches])])
+
+
+def test_only_the_visible_part_is_decoded(photo_folder, monkeypatch):
+    """The rectangles that go to the decoder cover what the windows show, and no more."""
+    from softfeed.pipelines.runner import GraphRunner
+
+    submitted = []
+    submit = GraphRunner.submit
+    monkeypatch.setattr(
+        GraphRunner, "submit", lambda self, images, inputs: (submitted.append(inputs), submit(self, images, inputs))[1]
+    )
+    with Loader(photo_folder, Recipe(crop=SoftCrop()), 10, device="cpu", details=True, index=True) as loader:
+        batch = next(iter(loader))
+        heights, widths = loader._shapes.of(batch.index.numpy(), [])
+    left, top, width, height = batch.details["window"].T
+    extent, start = submitted[0]["extent"], submitted[0]["start"]
+    np.testing.assert_array_equal(start, np.stack([top.clip(0), left.clip(0)], axis=1))
+    visible = [np.minimum(top + height, heights) - top.clip(0), np.minimum(left + width, widths) - left.clip(0)]
+    np.testing.assert_array_equal(extent, np.stack(visible, axis=1))
+    assert (extent.prod(axis=1) < heights * widths).all()

@@ -1,0 +1,275 @@
+"""The command line end to end, on small images written here."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from softfeed.train import checkpoint
+from softfeed.train.cli import main
+
+COMMAND = [sys.executable, "-m", "softfeed.train.cli"]
+TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", COMMAND[2]]
+SMALL = ["--model", "small-cnn", "--image-size", "32", "--batch-size", "16", "--device", "cpu"]
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    """66 noisy images in three classes, told apart by their colour."""
+    root = tmp_path_factory.mktemp("images")
+    rng = np.random.default_rng(0)
+    for label, name in enumerate(("blue", "green", "red")):
+        (root / name).mkdir()
+        for index in range(22):
+            pixels = rng.integers(0, 150, (40, 48, 3))
+            pixels[..., 2 - label] += 100
+            Image.fromarray(pixels.astype(np.uint8)).save(root / name / f"{index:02d}.png")
+    return str(root)
+
+
+@pytest.fixture(scope="module")
+def run(data, tmp_path_factory):
+    """A finished run of six epochs, and what it printed."""
+    output = tmp_path_factory.mktemp("runs") / "first"
+    arguments = ["train", data, "--val", data, *SMALL, "--epochs", "6", "--output", str(output)]
+    finished = subprocess.run([*COMMAND, *arguments], capture_output=True, text=True, check=False, timeout=300)
+    assert finished.returncode == 0, finished.stderr
+    return output, finished
+
+
+def error_of(capsys, *arguments):
+    """The one line that a failing command prints."""
+    assert main([str(argument) for argument in arguments]) == 2
+    captured = capsys.readouterr()
+    assert not captured.out
+    assert captured.err.startswith("softfeed: error: ")
+    assert captured.err.count("\n") == 1
+    return captured.err
+
+
+def test_training_learns_and_leaves_a_run(run):
+    output, finished = run
+    state = checkpoint.load(output / "last.pt")
+    assert state.epoch == 6
+    assert state.classes == ("blue", "green", "red")
+    assert state.history[-1]["train_loss"] < state.history[0]["train_loss"] * 0.8
+    assert checkpoint.load(output / "best.pt").history[-1]["top1"] == max(row["top1"] for row in state.history) > 0.8
+    lines = finished.stdout.splitlines()
+    assert [line.split()[1] for line in lines if line.startswith("epoch ")] == [f"{n}/6" for n in range(1, 7)]
+    assert {path.name.split(".")[0] for path in output.iterdir()} == {"last", "best", "events"}
+    assert not finished.stderr  # no bar and no warnings where nobody watches
+
+
+def test_evaluation_repeats_the_scores_of_training(run, data, capsys, tmp_path):
+    output, _ = run
+    assert (
+        main(["eval", str(output / "last.pt"), data, "--device", "cpu", "--json", str(tmp_path / "scores.json")]) == 0
+    )
+    printed = capsys.readouterr().out
+    scores = json.loads((tmp_path / "scores.json").read_text())
+    row = checkpoint.load(output / "last.pt").history[-1]
+    for name in ("top1", "top5", "nll", "ece"):
+        assert scores[name] == pytest.approx(row[name], rel=1e-5), name
+    assert f"top-1 {row['top1']:.2%}" in printed
+    assert "(66 images)" in printed
+    assert sum(b["count"] for b in scores["bins"]) == scores["num_samples"] == 66
+
+
+def test_total_occlusion_leaves_one_guess(run, data, tmp_path):
+    output, _ = run
+    arguments = ["eval", str(output / "last.pt"), data, "--occlusion", "1", "--device", "cpu"]
+    assert main([*arguments, "--json", str(tmp_path / "blind.json")]) == 0
+    assert json.loads((tmp_path / "blind.json").read_text())["top1"] == pytest.approx(1 / 3)
+
+
+def test_two_ranks_score_every_image_once(run, data, tmp_path):
+    output, _ = run
+    # 66 images in batches of 16 on 2 ranks: the last step is not full.
+    arguments = ["eval", str(output / "last.pt"), data, "--batch-size", "16", "--json", str(tmp_path / "two.json")]
+    run_2 = subprocess.run([*TORCHRUN, *arguments], capture_output=True, text=True, check=False, timeout=300)
+    assert run_2.returncode == 0, run_2.stderr
+    two = json.loads((tmp_path / "two.json").read_text())
+    row = checkpoint.load(output / "last.pt").history[-1]
+    assert two["num_samples"] == 66
+    for name in ("top1", "top5", "nll", "ece"):
+        assert two[name] == pytest.approx(row[name], rel=1e-5), name
+
+
+def test_two_ranks_train_and_one_process_may_resume(data, tmp_path):
+    output = tmp_path / "run"
+    arguments = ["train", data, *SMALL, "--epochs", "2", "--output", str(output)]
+    arguments[arguments.index("16")] = "8"
+    two = subprocess.run([*TORCHRUN, *arguments], capture_output=True, text=True, check=False, timeout=300)
+    assert two.returncode == 0, two.stderr
+    assert two.stdout.count("epoch 2/2") == 1  # rank 0 alone prints
+    assert main(["train", data, *SMALL, "--epochs", "2", "--output", str(output), "--resume"]) == 0
+
+
+def test_resumed_run_equals_the_uninterrupted_one_bit_for_bit(run, data, tmp_path, monkeypatch, capsys):
+    whole, _ = run
+    arguments = ["train", data, "--val", data, *SMALL, "--epochs", "6", "--output", str(tmp_path / "cut"), "--resume"]
+    real_save = checkpoint.save
+
+    def save_and_stop(path, state):
+        real_save(path, state)
+        if path.name == "last.pt" and state.epoch == 3:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoint, "save", save_and_stop)
+        assert main(arguments) == 130
+    assert capsys.readouterr().err == "softfeed: error: interrupted\n"
+    assert checkpoint.load(tmp_path / "cut" / "last.pt").epoch == 3
+    assert main(arguments) == 0
+    assert "3 of 6 epochs done" in capsys.readouterr().out
+    one, two = (checkpoint.load(folder / "last.pt") for folder in (whole, tmp_path / "cut"))
+    for name, value in one.model.items():
+        assert torch.equal(value, two.model[name]), name
+    assert [row["nll"] for row in one.history] == [row["nll"] for row in two.history]
+
+
+def test_an_existing_run_needs_resume_with_the_same_settings(run, data, capsys):
+    output, _ = run
+    again = ["train", data, "--val", data, *SMALL, "--epochs", "6", "--output", output]
+    assert "continue it with --resume or choose another --output" in error_of(capsys, *again)
+    assert "seed must be 0 as in the run to resume, got 1" in error_of(capsys, *again, "--resume", "--seed", "1")
+    assert "recipe must be 'Recipe(crop=SoftCrop(" in error_of(capsys, *again, "--resume", "--recipe", "hard-imagenet")
+    assert "model must be 'small-cnn'" in error_of(capsys, *again, "--resume", "--model", "wrn-10-1")
+    assert main([str(argument) for argument in [*again, "--resume"]]) == 0
+    assert "6 of 6 epochs done" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--epochs", "0"], "epochs must be at least 1, got 0"),
+        (["--model", "resnet19"], "did you mean resnet18"),
+        (["--recipe", "soft-imagnet"], "recipe must be one of the presets, got 'soft-imagnet'; did you mean"),
+        (["--loss", "hard"], "loss must be one of plain, target, target-weight, weight, got 'hard'"),
+        (["--label-smoothing", "1"], "label_smoothing must be in [0, 1), got 1.0"),
+        (["--lr", "nan"], "lr must be positive and finite, got nan"),
+        (["--weight-decay", "-1"], "weight_decay must be finite and not negative, got -1.0"),
+        (["--batch-size", "0"], "batch_size must be at least 1, got 0"),
+        (["--batch-size", "67"], "batch_size must be at most a rank's share of the samples, 66"),
+        (["--threads", "0"], "threads must be at least 1, got 0"),
+        (["--seed", "-1"], "seed must not be negative, got -1"),
+        (["--image-size", "0"], "image_size must be positive, got 0"),
+        (["--sigma-decay-epochs", "3"], "sigma-decay-epochs must be in [0, 2], got 3"),
+        (["--val", "/nowhere"], "/nowhere"),
+    ],
+)
+def test_bad_input_is_one_line_and_leaves_nothing(data, tmp_path, capsys, arguments, message):
+    given = ["train", data, *SMALL, "--epochs", "2", "--output", tmp_path / "run", *arguments]
+    assert message in error_of(capsys, *given)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_gpu_that_is_not_there_is_one_line(data, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    given = ["train", data, "--epochs", "1", "--output", tmp_path / "run", "--device", "cuda"]
+    assert "device must be present, got 'cuda' where PyTorch sees no GPU" in error_of(capsys, *given)
+
+
+def test_bad_checkpoints_and_data_are_one_line(run, data, tmp_path, capsys):
+    output, _ = run
+    (tmp_path / "cut.pt").write_bytes((output / "last.pt").read_bytes()[:5000])
+    assert "checkpoint must be whole" in error_of(capsys, "eval", tmp_path / "cut.pt", data)
+    assert "checkpoint must exist" in error_of(capsys, "eval", tmp_path / "no.pt", data)
+    assert "got /nowhere" in error_of(capsys, "eval", output / "last.pt", "/nowhere")
+    assert "share must be in [0, 1], got 1.5" in error_of(
+        capsys, "eval", output / "last.pt", data, "--occlusion", "1.5"
+    )
+    for name in ("cat", "dog"):
+        (tmp_path / "pets" / name).mkdir(parents=True)
+        Image.new("RGB", (40, 40)).save(tmp_path / "pets" / name / "1.png")
+    assert "data must have the 3 classes of the checkpoint, got 2" in error_of(
+        capsys, "eval", output / "last.pt", tmp_path / "pets"
+    )
+    saved = checkpoint.load(output / "last.pt")
+    checkpoint.save(tmp_path / "own.pt", checkpoint.Checkpoint({}, saved.classes, 1, saved.model, {}, []))
+    assert "without image_size in its settings" in error_of(capsys, "eval", tmp_path / "own.pt", data)
+
+
+def test_an_unreadable_image_on_one_rank_is_one_line_of_that_rank(data, tmp_path):
+    broken = tmp_path / "images"
+    for label in ("blue", "green", "red"):
+        (broken / label).mkdir(parents=True)
+        for index in range(22):
+            source = f"{data}/{label}/{index:02d}.png"
+            (broken / label / f"{index:02d}.png").symlink_to(source)
+    (broken / "red" / "07.png").unlink()
+    (broken / "red" / "07.png").write_bytes(b"\x89PNG\r\n\x1a\n but no more")
+    arguments = ["train", str(broken), *SMALL, "--epochs", "1", "--output", str(tmp_path / "run")]
+    run_2 = subprocess.run([*TORCHRUN, *arguments], capture_output=True, text=True, check=False, timeout=300)
+    assert run_2.returncode != 0
+    lines = [line for line in run_2.stderr.splitlines() if line.startswith("softfeed: error: ")]
+    assert any("of 2: " in line and "07.png" in line for line in lines)
+    assert "train_command.py" not in run_2.stderr  # no traceback of ours
+    assert not (tmp_path / "run").exists()
+
+
+def test_under_torchrun_a_common_error_is_said_once(data, tmp_path):
+    arguments = ["train", data, *SMALL, "--model", "resnet19", "--epochs", "1", "--output", str(tmp_path / "run")]
+    run_2 = subprocess.run([*TORCHRUN, *arguments], capture_output=True, text=True, check=False, timeout=300)
+    assert run_2.returncode != 0
+    assert run_2.stderr.count("softfeed: error: model must be a known name, got 'resnet19'") == 1
+    assert run_2.stderr.count("softfeed: error: ") == 1
+
+
+def test_ctrl_c_ends_without_a_traceback(data, tmp_path):
+    arguments = ["train", data, *SMALL, "--epochs", "100000", "--output", str(tmp_path / "run")]
+    with subprocess.Popen([*COMMAND, *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        while not process.stdout.readline().startswith("epoch 1/"):
+            assert process.poll() is None
+        time.sleep(0.2)
+        process.send_signal(signal.SIGINT)
+        errors = process.stderr.read()
+    assert process.returncode == 130
+    assert errors == "softfeed: error: interrupted\n"
+    assert checkpoint.load(tmp_path / "run" / "last.pt").epoch >= 1
+
+
+def test_overview_and_version_need_no_heavy_imports():
+    code = "import sys; from softfeed.train.cli import main\ntry: main(['--help'])\nfinally: print(sorted(sys.modules))"
+    shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert shown.returncode == 0
+    for name in ("convert", "train", "eval"):
+        assert f"\n    {name} " in shown.stdout
+    assert "'argparse'" in shown.stdout
+    assert "'torch'" not in shown.stdout
+    assert "'numpy'" not in shown.stdout
+    version = subprocess.run([*COMMAND, "--version"], capture_output=True, text=True, check=True).stdout
+    assert version.startswith("softfeed 0.")
+
+
+def test_unknown_commands_and_flags_are_one_line(capsys):
+    for arguments in (["trian"], [], ["train", "--frobnicate"], ["eval"]):
+        with pytest.raises(SystemExit) as ended:
+            main(arguments)
+        assert ended.value.code == 2
+        error = capsys.readouterr().err
+        assert error.startswith("softfeed: error: ")
+        assert error.count("\n") == 1
+
+
+def test_a_defect_keeps_its_traceback(monkeypatch):
+    def broken(argv):
+        raise KeyError("defect")
+
+    monkeypatch.setattr("softfeed.train.cli._run", broken)
+    with pytest.raises(KeyError, match="defect"):
+        main([])
+
+
+def test_an_error_can_show_its_traceback_on_request(monkeypatch):
+    monkeypatch.setenv("SOFTFEED_TRACEBACK", "1")
+    with pytest.raises(FileNotFoundError, match="checkpoint must exist"):
+        main(["eval", os.devnull + "/no.pt", "x"])

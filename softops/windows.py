@@ -52,6 +52,9 @@ def resized_shift_limit(sigma: Number, spread: float = 0.5) -> Number:
 def shifted_window(width: Array, height: Array, z: tuple[Array, Array], *, sigma: Number) -> Window:
     """Fixed-size soft crop: a window of the image's size, shifted by a truncated Gaussian (SA section 4.1).
 
+    Shifts are rounded to the nearest pixel. The paper's Listing 1 rounds towards 0, which doubles the share of
+    windows that are not shifted at all.
+
     Args:
         width: Image width in pixels, > 0.
         height: Image height in pixels, > 0.
@@ -83,13 +86,15 @@ def soft_resized_window(
         z_size: Standard normal draws for the window's width and height.
         z_position: Standard normal draws for x and y, truncated to |z| < `resized_shift_limit(sigma, spread)`.
         sigma: Standard deviation, > 0 (0.3 in the paper).
-        min_side: L_min, the side in pixels below which a window does not shrink (112 in the paper).
+        min_side: L_min > 0, the side in pixels below which a window does not shrink (112 in the paper); no window
+            has a side of less than one pixel.
         spread: s, the factor on the standard deviation of the position; 1 is the paper's literal text.
     """
 
     def axis(side: Array, size_draw: Array, position_draw: Array) -> tuple[Array, Array]:
         slack = maximum(side - min_side, 0.0)
-        length = round_half_up(side - slack * minimum(sigma * abs(size_draw), 1.0))
+        # at least one pixel: a min_side below half a pixel would round to an empty window
+        length = maximum(round_half_up(side - slack * minimum(sigma * abs(size_draw), 1.0)), 1.0)
         offset = spread * sigma * (side + length) * position_draw
         return round_half_up((side - length) * 0.5 + offset), length
 
@@ -137,8 +142,9 @@ def random_resized_window(
         scale: Smallest and largest share of the image's area.
         ratio: Smallest and largest width / height.
     """
-    window_width = minimum(width, round_half_up(height * ratio[1]))
-    window_height = minimum(height, round_half_up(width / ratio[0]))
+    # at least one pixel: one row of an image with ratio[1] < 1/2 would round to an empty window
+    window_width = minimum(width, maximum(round_half_up(height * ratio[1]), 1.0))
+    window_height = minimum(height, maximum(round_half_up(width / ratio[0]), 1.0))
     pending = width > 0.0  # every sample still looks for a window that fits
     for u_area, u_ratio in attempts:
         area = width * height * (scale[0] + (scale[1] - scale[0]) * u_area)
@@ -190,7 +196,8 @@ def visibility(window: Window, placement: Placement, width: Array, height: Array
     the image has a small visibility. Counted in output pixels, the ones a network sees.
 
     Returns:
-        float32 of shape S in [0, 1]; 1 for the whole image, 0 for nothing visible.
+        float32 of shape S; 1 for the whole image, 0 for nothing visible. In [0, 1] for windows no larger than the
+        image, as all of this module are.
     """
     filled = placement.width * placement.height / float(size[0] * size[1])
     return filled * ((window.width / width) * (window.height / height))

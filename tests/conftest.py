@@ -1,0 +1,23 @@
+"""What all test folders share: tests marked `gpu` skip, and say why, where there is no NVIDIA GPU."""
+
+import warnings
+
+import pytest
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    marked = [item for item in items if item.get_closest_marker("gpu")]
+    reason = _why_no_gpu() if marked else None
+    if reason is not None:
+        for item in marked:
+            item.add_marker(pytest.mark.skip(reason=reason))
+
+
+def _why_no_gpu() -> str | None:
+    import torch
+
+    if torch.version.cuda is None:
+        return f"torch {torch.__version__} is built without CUDA, so no NVIDIA GPU can be used"
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # a driver that is missing or too old warns; the skip says enough
+        return None if torch.cuda.is_available() else "torch sees no NVIDIA GPU on this machine"

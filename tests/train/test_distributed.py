@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from softfeed.train.distributed import Process, joined, pick_device, seed_epoch
 from softfeed.train.engine import Trainer, TrainingPlan, evaluate
 from softfeed.train.threads import share_cores
@@ -17,9 +18,19 @@ from torch import nn
 def ranks(tmp_path_factory):
     """What each of two gloo processes saw."""
     output = tmp_path_factory.mktemp("ranks")
+    for index in range(40):
+        image = output / "images" / f"class{index % 2}" / f"{index:02d}.png"
+        image.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (40, 36), (index, 0, 0)).save(image)
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     script = str(Path(__file__).with_name("two_ranks.py"))
-    run = subprocess.run([*torchrun, script, str(output)], capture_output=True, text=True, timeout=300, check=False)
+    run = subprocess.run(
+        [*torchrun, script, str(output / "images"), str(output)],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
     assert run.returncode == 0, run.stderr[-3000:]
     return [json.loads((output / f"rank{rank}.json").read_text()) for rank in range(2)]
 
@@ -28,6 +39,9 @@ def test_ranks_see_disjoint_samples_that_together_are_the_whole_set(ranks):
     for what in ("seen", "scored"):
         assert not set(ranks[0][what]) & set(ranks[1][what])
         assert sorted(ranks[0][what] + ranks[1][what]) == list(range(96))
+    for first, second in zip(ranks[0]["played"], ranks[1]["played"], strict=True):  # training, evaluation
+        assert len(first) == len(second) == 20
+        assert sorted(first + second) == list(range(40))
 
 
 def test_two_ranks_train_as_one_process_with_the_batch_of_both(ranks, problem, memory_loader):

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import torch
+from softfeed.pipelines import Loader, Recipe, SoftCrop, presets
 from softfeed.train.distributed import RankError, agree, from_main, joined, rank_errors, share_buffers
 from softfeed.train.engine import Trainer, TrainingPlan, evaluate
 from torch import nn
@@ -47,7 +48,15 @@ def lonely(process):
         return str(error)
 
 
-def main(output):
+def played(data):
+    """Positions that this rank's loader plays in one epoch of training and in an evaluation."""
+    recipes = (Recipe(crop=SoftCrop()), presets.evaluation())
+    for recipe in recipes:
+        with Loader(data, recipe, 4, 32, device="cpu", index=True, num_threads=1) as loader:
+            yield [position for batch in loader for position in batch.index.tolist()]
+
+
+def main(data, output):
     problem = memory.make_problem()
     with joined("cpu") as process:
         place = {"rank": process.rank, "world_size": process.world_size}
@@ -69,10 +78,11 @@ def main(output):
             "from_main_elsewhere": caught(from_main, only_on(1, process), process),
             "agree": [agree(lambda: process.rank, process), caught(agree, only_on(1, process), process)],
             "shared_mean": norm.running_mean.item(),
+            "played": list(played(data)),
             "lonely": lonely(process),
         }
         Path(output, f"rank{process.rank}.json").write_text(json.dumps(result))
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    main(*sys.argv[1:])

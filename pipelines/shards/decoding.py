@@ -14,7 +14,14 @@ from PIL import Image
 
 _BATCH = 16  # images per run of the graph
 _BATCH_BYTES = 1 << 20  # encoded; DALI keeps room for the largest batch seen, so large images go few at a time
-_SETTINGS = {"batch_size": _BATCH, "num_threads": 1, "device_id": None, "prefetch_queue_depth": 1}
+# Without set_affinity=False the decoding thread of every worker process would be pinned to the same first core.
+_SETTINGS = {
+    "batch_size": _BATCH,
+    "num_threads": 1,
+    "device_id": None,
+    "prefetch_queue_depth": 1,
+    "set_affinity": False,
+}
 _STDERR = 2
 _stderr_lock = threading.Lock()
 

@@ -44,18 +44,26 @@ def claimed(dest: Path, *, source: Path, overwrite: bool) -> Iterator[Path]:
     _require_free(dest, overwrite=overwrite)
     work = dest / PARTIAL_FOLDER
     work.mkdir(parents=True, exist_ok=True)
+    with _locked(work):
+        if (dest / MANIFEST_FILE).exists():
+            _empty(work)  # whoever overwrites a set wants every byte written anew, not its records trusted
+            (dest / MANIFEST_FILE).unlink()  # from here on this is an unfinished set
+        yield work
+
+
+@contextmanager
+def _locked(work: Path) -> Iterator[None]:
+    """Hold the work folder; the lock ends with this process, however it ends."""
     descriptor = os.open(work, os.O_RDONLY | os.O_DIRECTORY)
     try:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise BlockingIOError(
-                f"destination must have one writer, got another softfeed convert at work in {dest}; wait for it to end"
+                f"destination must have one writer, got another softfeed convert at work in {work.parent}; "
+                "wait for it to end"
             ) from None
-        if (dest / MANIFEST_FILE).exists():
-            _empty(work)  # whoever overwrites a set wants every byte written anew, not its records trusted
-            (dest / MANIFEST_FILE).unlink()  # from here on this is an unfinished set
-        yield work
+        yield
     finally:
         os.close(descriptor)
 
@@ -72,6 +80,7 @@ def _require_free(dest: Path, *, overwrite: bool) -> None:
                 "name another folder"
             )
         if not overwrite:
+            _sweep(dest / PARTIAL_FOLDER)
             raise FileExistsError(
                 f"destination must be new or empty, got a finished shard set in {dest}; --overwrite replaces it"
             )
@@ -81,6 +90,14 @@ def _require_free(dest: Path, *, overwrite: bool) -> None:
             f"destination must be new or empty, got {len(entries)} entries in {dest} (first: {entries[0].name}); "
             "name another folder"
         )
+
+
+def _sweep(work: Path) -> None:
+    """Remove the work folder of a finished set, left by a run that was killed just before it did so itself."""
+    if not work.is_dir():
+        return
+    with _locked(work):
+        shutil.rmtree(work)
 
 
 def resume(work: Path, plan: dict[str, Any]) -> bool:

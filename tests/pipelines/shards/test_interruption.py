@@ -19,11 +19,24 @@ from softfeed.pipelines.shards.shard_set import load
 from softfeed.pipelines.shards.workers import ordered_results, worker_processes
 
 _PROGRAM = """
-import sys
+import os, signal, sys
+from softfeed.pipelines.shards import atomic
 from softfeed.pipelines.shards.convert import convert
 from softfeed.pipelines.shards.layout import ShardOptions
+
 if __name__ == "__main__":
-    convert(sys.argv[1], sys.argv[2], ShardOptions(shard_samples=2), workers=int(sys.argv[3]))
+    source, dest, workers, kill_at = sys.argv[1], sys.argv[2], int(sys.argv[3]), int(sys.argv[4])
+    flush, flushes = atomic.flush, 0
+
+    def flush_or_die(descriptor):
+        global flushes
+        flushes += 1
+        if flushes == kill_at:
+            os.kill(os.getpid(), signal.SIGKILL)
+        flush(descriptor)
+
+    atomic.flush = flush_or_die
+    convert(source, dest, ShardOptions(shard_samples=2), workers=workers)
 """
 
 
@@ -56,26 +69,49 @@ def _processes_of_session(session):
     return running
 
 
-@pytest.mark.parametrize(("workers", "kill_at"), [(1, (1, 9, 16)), (2, (7,))])
-def test_killed_conversions_are_finished_to_the_same_bytes(tmp_path, image_folder, program, content, workers, kill_at):
-    source, dest = image_folder(classes=4, each=12, size=(300, 300)), tmp_path / "set"
+def _check_unfinished(dest, whole, content):
+    """`dest` is not taken for a set, and whatever has its final name is whole."""
+    with pytest.raises(FileNotFoundError, match="must be complete, got an unfinished conversion in"):
+        load(dest)
+    left = {name: data for name, data in content(dest).items() if not name.startswith(".partial")}
+    final = {name: data for name, data in left.items() if not name.endswith(".tmp")}
+    assert final == {name: whole[name] for name in final}
+
+
+@pytest.fixture
+def whole(tmp_path, image_folder, content):
+    """A set of 24 shards that nothing interrupted."""
+    source = image_folder(classes=4, each=12, size=(300, 300))
     convert(source, tmp_path / "whole", ShardOptions(shard_samples=2), workers=1)
-    whole = content(tmp_path / "whole")
-    delay = random.Random(workers)
-    for shards in kill_at:
-        process = _start(program, source, dest, workers)
-        _wait_until(lambda: len(list(dest.glob("*.tar"))) >= shards)  # noqa: B023 - called at once
-        time.sleep(delay.uniform(0, 0.02))
-        process.kill()
+    return source, content(tmp_path / "whole")
+
+
+# Number of the flush to die in. Of a fresh run, 1 is the plan, then come tar, index and record of each of the 24 shards,
+# then samples.npy and dataset.json; a later run begins behind the shards that are finished.
+@pytest.mark.parametrize("moments", [(2, 4, random.Random(0).randrange(5, 50)), (75,)])
+def test_killed_conversions_are_finished_to_the_same_bytes(tmp_path, program, whole, content, moments):
+    source, expected = whole
+    dest = tmp_path / "set"
+    for moment in moments:
+        process = _start(program, source, dest, 1, moment)
         assert process.wait() == -signal.SIGKILL
-        _wait_until(lambda: not _processes_of_session(process.pid), deadline_s=10)  # noqa: B023 - called at once
-        with pytest.raises(FileNotFoundError, match="must be complete, got an unfinished conversion in"):
-            load(dest)
-        left = {name: data for name, data in content(dest).items() if not name.startswith(".partial")}
-        assert left == {name: whole[name] for name in left}  # whatever has its final name is whole
+        _check_unfinished(dest, expected, content)
     outcome = convert(source, dest, ShardOptions(shard_samples=2), workers=1)
-    assert 0 < outcome.written <= 48 - 2 * (max(kill_at) - 2)  # what was finished was not done again
-    assert content(dest) == whole
+    assert outcome.written < 48  # what was finished was not done again
+    assert content(dest) == expected
+
+
+def test_workers_die_with_a_killed_conversion(tmp_path, program, whole, content):
+    source, expected = whole
+    dest = tmp_path / "set"
+    process = _start(program, source, dest, 2, 0)
+    _wait_until(lambda: len(list(dest.glob("*.tar"))) >= 2)
+    process.kill()
+    assert process.wait() == -signal.SIGKILL
+    _wait_until(lambda: not _processes_of_session(process.pid), deadline_s=10)
+    _check_unfinished(dest, expected, content)
+    assert convert(source, dest, ShardOptions(shard_samples=2), workers=1).written < 48
+    assert content(dest) == expected
 
 
 def _interrupted(source, dest, monkeypatch):

@@ -57,8 +57,10 @@ def test_row_groups_of_many_batches(tmp_path, encoded):
     assert _images(open_source(path), tmp_path / "work") == images
 
 
-def test_slices_of_a_column_are_cut_out():
-    column = pa.array([b"zero", b"one", None, b"three", b"four"]).slice(1, 3)
+@pytest.mark.parametrize("gap", [None, b""])
+@pytest.mark.parametrize("kind", [pa.binary(), pa.large_binary()])
+def test_slices_of_a_column_are_cut_out(kind, gap):
+    column = pa.array([b"zero", b"one", gap, b"three", b"four"], kind).slice(1, 3)
     content, offsets = _binary(column)
     assert (bytes(content), np.diff(offsets).tolist()) == (b"onethree", [3, 0, 5])
 

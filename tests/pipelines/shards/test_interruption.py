@@ -86,7 +86,7 @@ def whole(tmp_path, image_folder, content):
     return source, content(tmp_path / "whole")
 
 
-# Number of the flush to die in. Of a fresh run, 1 is the plan, then come tar, index and record of each of the 24 shards,
+# Number of the flush to die in. Of a fresh run, 1 is the plan, then come tar, index and record of each of 24 shards,
 # then samples.npy and dataset.json; a later run begins behind the shards that are finished.
 @pytest.mark.parametrize("moments", [(2, 4, random.Random(0).randrange(5, 50)), (75,)])
 def test_killed_conversions_are_finished_to_the_same_bytes(tmp_path, program, whole, content, moments):

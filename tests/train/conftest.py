@@ -25,6 +25,7 @@ class MemoryLoader:
         order = np.arange(len(self.labels))
         if self.shuffle:
             order = np.random.default_rng(self.epoch).permutation(order)
+            self.epoch += 1  # as the real one does
         own = order[self.rank :: self.world_size]
         for step in range(len(self)):
             index = torch.from_numpy(own[step * self.batch_size : (step + 1) * self.batch_size])

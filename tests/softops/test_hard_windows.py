@@ -16,7 +16,8 @@ NEAR_HALF = 1e-3
 def test_padded_window_is_a_window_of_the_padded_image(run, padding):
     side, choices = 32, 2 * padding + 1
     u = np.linspace(0, 1, 997, endpoint=False, dtype=np.float32)
-    u = np.append(u, np.float32([0, 1 - 2**-24, 0.5, 2**-24]))
+    # 1 is no draw, but a float64 draw next to it becomes 1 as float32: then the last start, not one beyond it
+    u = np.append(u, np.float32([1, 1 - 2**-24, 0.5, 2**-24]))
     width, height = np.full(len(u), side, np.float32), np.full(len(u), side + 5, np.float32)
     got = run(lambda w, h, x, y: padded_window(w, h, (x, y), padding=padding), width, height, u, u[::-1].copy())
     np.testing.assert_array_equal(got.width, width)
@@ -24,7 +25,7 @@ def test_padded_window_is_a_window_of_the_padded_image(run, padding):
     # u cuts [0, 1) in equal parts, one for each start in the padded image, whose border is `padding` wide
     for shift, draws in ((got.left, u), (got.top, u[::-1])):
         exact = draws.astype(np.float64) * choices
-        settled = abs(exact - np.round(exact)) > 1e-5
+        settled = (abs(exact - np.round(exact)) > 1e-5) & (draws < 1)
         assert settled.mean() > 0.9
         np.testing.assert_array_equal(shift[settled], np.floor(exact[settled]) - padding)
         assert shift.min() == -padding
@@ -56,7 +57,7 @@ def images(seed=0):
 
 def uniforms(attempts=ATTEMPTS, seed=0):
     rows = np.random.default_rng(seed).random((2 * attempts + 2, COUNT), dtype=np.float32)
-    rows[:, -2:] = 0, 1 - 2**-24
+    rows[:, -3:] = 0, 1 - 2**-24, 1  # 1: what a float64 draw next to it becomes in float32
     return rows
 
 
@@ -134,7 +135,9 @@ def test_random_resized_window_lies_inside_the_image(run):
     width, height = images(seed=3)
     scale, ratio = (0.08, 1.0), (0.1, 0.3)  # a flat image's best window would be less than half a pixel wide
     for attempts in (0, 3):
-        got = run(window_function(scale, ratio), width, height, *uniforms(attempts, seed=4))
+        u = uniforms(attempts, seed=4)
+        u[-2:, ::2] = 1  # what a float64 draw next to it becomes in float32: the last place
+        got = run(window_function(scale, ratio), width, height, *u)
         for start, length, side in ((got.left, got.width, width), (got.top, got.height, height)):
             assert (length >= 1).all()
             assert (start >= 0).all()

@@ -75,9 +75,10 @@ def test_shifted_window_is_listing_1_to_the_nearest_pixel(run, sigma):
         assert ((further == 0) | (further == 1)).all()
 
 
-def test_shifted_window_reaches_the_limit_and_no_further(run):
+@pytest.mark.parametrize("times", [1, 3])
+def test_shifted_window_reaches_the_limit_and_no_further(run, times):
     width, height = sides()
-    limit = np.full(COUNT, shift_limit(0.3), np.float32)
+    limit = np.full(COUNT, times * shift_limit(0.3), np.float32)
     got = run(lambda w, h, x, y: shifted_window(w, h, (x, -1.0 * y), sigma=0.3), width, height, limit, limit)
     np.testing.assert_array_equal(got.left, width)
     np.testing.assert_array_equal(got.top, -height)

@@ -97,9 +97,8 @@ class Trainer:
         self.plan = plan
         self.process = process or Process.current()
         device = self.process.device
-        self.model = model.to(device)
+        self.model = model.to(device, memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
         if device.type == "cuda":
-            self.model.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
             torch.backends.cudnn.benchmark = True  # every step has the same shapes
         self._forward: nn.Module = self.model
         if self.process.world_size > 1:
@@ -212,10 +211,8 @@ class Trainer:
 
 
 def _logits(model: nn.Module, images: torch.Tensor) -> torch.Tensor:
-    """Logits [N, K]: on a GPU in bfloat16 with the channels last, on a CPU in float32."""
-    if images.device.type != "cuda":
-        return model(images)
-    with torch.autocast("cuda", dtype=torch.bfloat16):
+    """Logits [N, K]: bfloat16 on a GPU, float32 on a CPU; with the channels last, which is faster on both."""
+    with torch.autocast(images.device.type, torch.bfloat16, enabled=images.device.type == "cuda"):
         return model(images.contiguous(memory_format=torch.channels_last))
 
 

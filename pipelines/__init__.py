@@ -6,6 +6,7 @@ Importing this package does not start DALI; making a `Loader` does.
 from . import presets
 from .crops import CenterCrop, PadCrop, RandomResizedCrop, SoftCrop, SoftShift
 from .loader import Loader
+from .mollify import AdditiveNoise, Mollify
 from .occlusion import Occlude
 from .policies import RandAugment, TrivialAugment
 from .reading import ReadError
@@ -14,9 +15,11 @@ from .schedules import StepDecay
 from .shapes import UnreadableImageError
 
 __all__ = [
+    "AdditiveNoise",
     "CenterCrop",
     "Flip",
     "Loader",
+    "Mollify",
     "Normalize",
     "Occlude",
     "PadCrop",

@@ -17,9 +17,8 @@ from ..softops import Placement, Window
 from .crops import Frame
 from .recipe import Normalize, Recipe
 
-
-# The standard deviation that turns the one pixel of an invisible image into the fill value: what is left of it is below
-# 1e-35, and 0 in half precision. Infinity would do it exactly, but DALI makes NaN of it.
+# The standard deviation that turns the one pixel of an invisible image into the fill value: what is left of it is
+# below 1e-35, and 0 in half precision. Infinity would do it exactly, but DALI makes NaN of it.
 _BLANKING_STD = np.float32(3e38)
 
 

@@ -7,9 +7,10 @@ size, the number of ranks, the prefetch depth, or where a run was resumed. Nothi
 from __future__ import annotations
 
 import zlib
+from collections.abc import Sequence
 
 import numpy as np
-import torch
+from scipy import special
 
 # 64-bit words that Philox makes per counter step
 _WORDS = 4
@@ -52,11 +53,24 @@ class Draws:
 
         The distribution function is inverted, which gives the same distribution as redrawing until a draw fits.
         """
-        below = float(torch.special.ndtr(torch.tensor(-limit, dtype=torch.float64)))
-        u = torch.from_numpy(self._uniform64(purpose, width))
-        # + half a step: u may be 0, where the inverse is -infinity
-        z = torch.special.ndtri(below + (u + 2.0**-54) * (1.0 - 2.0 * below))
-        return z.clamp(-limit, limit).to(torch.float32).numpy()
+        below = special.ndtr(-limit)
+        # + half a step: the draw may be 0, where the inverse is -infinity
+        u = self._uniform64(purpose, width) + 2.0**-54
+        return special.ndtri(below + u * (1.0 - 2.0 * below)).clip(-limit, limit).astype(np.float32)
+
+    def beta(self, purpose: str, alpha: float, beta: float) -> np.ndarray:
+        """Draws from Beta(alpha, beta), float32 (count,) in [0, 1], by inverting the distribution function."""
+        return special.betaincinv(alpha, beta, self._uniform64(purpose, 1)[0]).astype(np.float32)
+
+    def choice(self, purpose: str, weights: Sequence[float]) -> np.ndarray:
+        """Positions in `weights`, each drawn with its share of their sum, int64 (count,)."""
+        ends = np.cumsum(weights, dtype=np.float64)
+        # the draw is below 1 and the last end is exactly 1, so a weight of 0 is never drawn
+        return np.searchsorted(ends / ends[-1], self._uniform64(purpose, 1)[0], side="right")
+
+    def seeds(self, purpose: str) -> np.ndarray:
+        """Seeds for other generators, int64 (count,) in [0, 2**53)."""
+        return (self._uniform64(purpose, 1)[0] * 2.0**53).astype(np.int64)
 
     def _uniform64(self, purpose: str, width: int) -> np.ndarray:
         steps = -(-width // _WORDS)

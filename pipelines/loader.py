@@ -16,6 +16,7 @@ from . import checks
 from .crops import CenterCrop
 from .draws import Draws, permutation
 from .graph import GraphOptions, build_graph
+from .mollify import Mollifier
 from .partition import Step, partition
 from .plan import Plan, plan
 from .reading import ReadAhead, SampleReader
@@ -114,6 +115,7 @@ class Loader:
         self._reader = SampleReader(self._source)
         self._shapes = ImageShapes(self._source, batch_size, threads)
         self._runner: GraphRunner | None = None
+        self._mollifier: Mollifier | None = None
         self._epoch = 0
         self._playing: Iterator[Any] | None = None
 
@@ -225,7 +227,20 @@ class Loader:
             if self._source.raw_shape is not None:
                 raise
             raise first_unreadable(self._source, prepared.index.tolist(), list(prepared.images), error) from error
-        return self._batch(images, prepared)
+        return self._batch(self._finished(images, prepared.plan), prepared)
+
+    def _finished(self, images: torch.Tensor, numbers: Plan) -> torch.Tensor:
+        """The steps that come after the graph."""
+        if numbers.noise is None and numbers.mollification is None:
+            return images
+        if self._mollifier is None:
+            self._mollifier = Mollifier(self.image_size, self.device)
+        if self.recipe.noise is not None and numbers.noise is not None:
+            amplitude, seeds = numbers.noise
+            self._mollifier.add_noise(images, amplitude * np.float32(self.recipe.noise.pixel_sigma), seeds)
+        if numbers.mollification is not None:
+            self._mollifier.mollify(images, numbers.mollification)
+        return images
 
     def _batch(self, images: torch.Tensor, prepared: _Prepared) -> Any:
         labels = torch.from_numpy(self._source.labels[prepared.index])

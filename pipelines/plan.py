@@ -15,6 +15,7 @@ from .. import softops
 from .cropping import crop_numbers
 from .crops import Frame
 from .draws import Draws
+from .mollify import ROLES, Mollification, strengths
 from .occlusion import Patch, occlusion_numbers
 from .policies import policy_numbers
 from .recipe import Recipe
@@ -32,6 +33,8 @@ class Plan:
         visibility: float32 (N,) in [0, 1].
         flipped: bool (N,).
         patch: The occluding patches, or None.
+        noise: Amplitudes of the additive noise, float32 (N,), and seeds of its pixels, int64 (N,); or None.
+        mollification: Roles and strengths of the mollification, or None.
     """
 
     inputs: dict[str, np.ndarray]
@@ -41,6 +44,8 @@ class Plan:
     visibility: np.ndarray
     flipped: np.ndarray
     patch: Patch | None
+    noise: tuple[np.ndarray, np.ndarray] | None
+    mollification: Mollification | None
 
     def details(self) -> dict[str, np.ndarray]:
         """What was drawn, by name, one row per sample.
@@ -56,6 +61,11 @@ class Plan:
         }
         if self.patch is not None:
             details["patch"] = np.stack(self.patch, axis=1)
+        if self.noise is not None:
+            details["noise_amplitude"] = self.noise[0]
+        if self.mollification is not None:
+            details["mollify_role"] = np.array(ROLES)[self.mollification.role]
+            details["mollify_strength"] = strengths()[self.mollification.level]
         policy = {name: array for name, array in self.inputs.items() if name.startswith("policy_")}
         return details | policy
 
@@ -90,5 +100,12 @@ def plan(
         patch = recipe.occlude.patch(draws, size)
         inputs |= occlusion_numbers(patch)
         certainties.append(recipe.occlude.certainty(patch, size))
+    noise = mollification = None
+    if recipe.noise is not None:
+        noise = recipe.noise.amplitude(draws), draws.seeds("noise pixels")
+        certainties.append(recipe.noise.certainty(noise[0]))
+    if recipe.mollify is not None:
+        mollification = recipe.mollify.draw(draws)
+        certainties.append(recipe.mollify.certainty(mollification))
     certainty = softops.combined(*certainties)
-    return Plan(inputs, certainty, window, placement, visibility, flipped, patch)
+    return Plan(inputs, certainty, window, placement, visibility, flipped, patch, noise, mollification)

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 from . import checks
 from .crops import Crop, SoftCrop
+from .mollify import AdditiveNoise, Mollify
 from .occlusion import Occlude
 from .policies import Policy
 
@@ -60,6 +61,8 @@ class Recipe:
         policy: `RandAugment` or `TrivialAugment`.
         normalize: Mean and standard deviation of the output.
         occlude: A patch that hides a share of the image.
+        noise: Additive noise on the normalised image.
+        mollify: Noise or DCT blur of the normalised image.
     """
 
     crop: Crop = field(default_factory=SoftCrop)
@@ -67,6 +70,8 @@ class Recipe:
     policy: Policy | None = None
     normalize: Normalize = field(default_factory=Normalize)
     occlude: Occlude | None = None
+    noise: AdditiveNoise | None = None
+    mollify: Mollify | None = None
 
     @property
     def training(self) -> bool:

@@ -5,6 +5,7 @@ Pure functions: float32 in, float32 out, nothing drawn, nothing written in place
 """
 
 from .certainty import combined, confidence, softening
+from .mollification import NoiseScales, blur_certainty, blur_sigma, noise_certainty, noise_scales
 from .targets import SOFTENINGS, soft_targets, weighted_targets
 from .windows import (
     Placement,
@@ -22,11 +23,16 @@ from .windows import (
 
 __all__ = [
     "SOFTENINGS",
+    "NoiseScales",
     "Placement",
     "Window",
+    "blur_certainty",
+    "blur_sigma",
     "combined",
     "confidence",
     "intersection_over_union",
+    "noise_certainty",
+    "noise_scales",
     "padded_window",
     "place",
     "random_resized_window",

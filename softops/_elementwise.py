@@ -110,3 +110,18 @@ def with_class_axis(x: Array) -> Array:
 def product(factors: tuple[Array, ...]) -> Array:
     """Product of one or more arrays."""
     return reduce(lambda x, y: x * y, factors)
+
+
+def sine(x: Array) -> Array:
+    """Sine of `x` in radians."""
+    return _module(_library(x)).sin(x)
+
+
+def cosine(x: Array) -> Array:
+    """Cosine of `x` in radians."""
+    return _module(_library(x)).cos(x)
+
+
+def exponential(x: Array) -> Array:
+    """`e` to the power of `x`."""
+    return _module(_library(x)).exp(x)

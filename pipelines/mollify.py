@@ -1,0 +1,171 @@
+"""The mollify and noise slots: what is done to finished, normalised images, and what that leaves of their labels.
+
+These steps run in torch on the batch that the graph hands over, in place, on its device. Their numbers are drawn with
+the others of the batch. The noise of the pixels comes from a generator that is seeded per sample, so that a sample has
+the same noise whatever batch it is in; on a GPU it is seeded per batch, and the noise repeats with the same batches.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import torch
+
+from .. import softops
+from ..softops import mollification
+from . import checks
+from .blur import DctBlur
+from .draws import Draws
+
+ROLES = ("clean", "noise", "blur", "pure_noise")
+LEVELS = 256  # strengths of the blur's table; image and label share the rounded strength
+
+
+class Mollification(NamedTuple):
+    """What is done to each of N samples."""
+
+    role: np.ndarray  # int8 (N,), positions in ROLES
+    level: np.ndarray  # int64 (N,), rows of the table of strengths
+    seed: np.ndarray  # int64 (N,), of the pixels' noise
+
+
+@dataclass(frozen=True)
+class Mollify:
+    """Supervised mollification: each sample stays clean, or gets noise or blur of a random strength t (SM).
+
+    Attributes:
+        clean: Weight of samples that stay as they are, >= 0.
+        noise: Weight of samples that get noise, `cos(t pi/2) x + sin(t pi/2) eps`.
+        blur: Weight of samples that get the DCT blur.
+        pure_noise: Weight of samples that become noise altogether, with no certainty left.
+        alpha: First parameter of t ~ Beta(alpha, beta), > 0.
+        beta: Second parameter, > 0.
+        noise_power: k of the noise's certainty, > 0.
+        blur_power: k of the blur's certainty, > 0.
+    """
+
+    clean: float = 1.0
+    noise: float = 1.0
+    blur: float = 1.0
+    pure_noise: float = 0.0
+    alpha: float = 1.0
+    beta: float = 2.0
+    noise_power: float = 1.0
+    blur_power: float = 1.0
+
+    def __post_init__(self) -> None:
+        for role in ROLES:
+            checks.not_negative(role, getattr(self, role))
+        if not sum(self.weights()) > 0:
+            raise ValueError(f"clean, noise, blur and pure_noise must have a positive sum, got {self.weights()}")
+        for name in ("alpha", "beta", "noise_power", "blur_power"):
+            checks.positive(name, getattr(self, name))
+
+    def weights(self) -> tuple[float, ...]:
+        """Weights of the roles, in the order of ROLES."""
+        return tuple(getattr(self, role) for role in ROLES)
+
+    def draw(self, draws: Draws) -> Mollification:
+        """Roles and strengths of a batch."""
+        role = draws.choice("mollify role", self.weights())
+        t = draws.beta("mollify strength", self.alpha, self.beta)
+        level = np.rint(t * (LEVELS - 1)).astype(np.int64)
+        return Mollification(role.astype(np.int8), level, draws.seeds("mollify noise"))
+
+    def certainty(self, mollification_: Mollification) -> np.ndarray:
+        """Certainty left, float32 (N,) in [0, 1]."""
+        t = strengths()[mollification_.level]
+        by_role = [
+            np.ones_like(t),
+            mollification.noise_certainty(t, power=self.noise_power),
+            mollification.blur_certainty(t, power=self.blur_power),
+            np.zeros_like(t),
+        ]
+        return np.choose(mollification_.role, by_role)
+
+
+@dataclass(frozen=True)
+class AdditiveNoise:
+    """Soft additive noise: `x + a n`, `a ~ N(0, sigma)`, `n ~ N(0, pixel_sigma)` per pixel (SA App. Table 6).
+
+    Visibility is `1 - min(|a| / (3 sigma), 1)`: the paper gives only the power of the softening; the three-sigma rule
+    is its own (MATH.md section 2).
+
+    Attributes:
+        sigma: Standard deviation of the amplitude, > 0.
+        pixel_sigma: Standard deviation of the noise, in normalised units, > 0.
+        power: k of the softening curve, > 0; 1 in the paper.
+    """
+
+    sigma: float = 0.1
+    pixel_sigma: float = 0.1
+    power: float = 1.0
+
+    def __post_init__(self) -> None:
+        for name in ("sigma", "pixel_sigma", "power"):
+            checks.positive(name, getattr(self, name))
+
+    def amplitude(self, draws: Draws) -> np.ndarray:
+        """Amplitudes a of a batch, float32 (N,)."""
+        return draws.normal("noise amplitude", 1)[0] * np.float32(self.sigma)
+
+    def certainty(self, amplitude: np.ndarray) -> np.ndarray:
+        """Certainty left, float32 (N,) in [0, 1]."""
+        visibility = 1.0 - np.minimum(abs(amplitude) / np.float32(3 * self.sigma), 1.0)
+        return softops.softening(visibility, power=self.power)
+
+
+def strengths() -> np.ndarray:
+    """The table of strengths t, float32 (LEVELS,) from 0 to 1."""
+    return np.linspace(0, 1, LEVELS, dtype=np.float32)
+
+
+class Mollifier:
+    """Applies noise and mollification to batches of one image size on one device.
+
+    Args:
+        size: Side of the images in pixels.
+        device: Where they lie.
+    """
+
+    def __init__(self, size: int, device: torch.device) -> None:
+        self._device = device
+        self._generator = torch.Generator(device)
+        self._blur = DctBlur(size, size, strengths(), device)
+
+    def add_noise(self, images: torch.Tensor, scale: np.ndarray, seeds: np.ndarray) -> None:
+        """Add normal noise of standard deviation `scale` to each of the images, float32 (N, 3, S, S), in place."""
+        self._mix(images, np.arange(len(images)), np.ones_like(scale), scale, seeds)
+
+    def mollify(self, images: torch.Tensor, numbers: Mollification) -> None:
+        """Do to each of the images, float32 (N, 3, S, S), what its role says, in place."""
+        t = strengths()[numbers.level]
+        keep, add = mollification.noise_scales(t)
+        pure = numbers.role == ROLES.index("pure_noise")
+        rows = np.flatnonzero(pure | (numbers.role == ROLES.index("noise")))
+        keep, add = np.where(pure, np.float32(0), keep)[rows], np.where(pure, np.float32(1), add)[rows]
+        self._mix(images, rows, keep, add, numbers.seed[rows])
+        blurred = np.flatnonzero(numbers.role == ROLES.index("blur"))
+        if len(blurred):
+            where = torch.from_numpy(blurred).to(self._device)
+            images[where] = self._blur(images[where], numbers.level[blurred])
+
+    def _mix(
+        self, images: torch.Tensor, rows: np.ndarray, keep: np.ndarray, add: np.ndarray, seeds: np.ndarray
+    ) -> None:
+        """`keep * image + add * noise` for some rows, in place."""
+        if not len(rows):
+            return
+        if self._device.type == "cpu":
+            for row, image_share, noise_share, seed in zip(
+                rows, keep.tolist(), add.tolist(), seeds.tolist(), strict=True
+            ):
+                noise = torch.randn(images.shape[1:], generator=self._generator.manual_seed(seed))
+                images[row].mul_(image_share).add_(noise, alpha=noise_share)
+            return
+        where, shares, scales = (torch.from_numpy(array).to(self._device) for array in (rows, keep, add))
+        self._generator.manual_seed(int(seeds[0]))
+        noise = torch.randn((len(rows), *images.shape[1:]), generator=self._generator, device=self._device)
+        images[where] = images[where] * shares[:, None, None, None] + noise * scales[:, None, None, None]

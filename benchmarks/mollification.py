@@ -1,0 +1,140 @@
+"""What mollification costs: the recipe with it against the recipe without, and two ways to blur.
+
+`python -m softfeed.benchmarks.mollification IMAGE_FOLDER` plays the soft crop plain, with each degradation alone, and
+with the default roles, in turn. Then it blurs finished batches at the default strengths with the loader's own way (two
+products of matrices in torch) and with two passes of DALI's `fn.filter`, whose kernels are as long as a tail of 1e-5 of
+their sum asks for.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+import torch
+from nvidia.dali import fn, pipeline_def, types
+
+from ..pipelines import AdditiveNoise, Loader, Mollify, Recipe, SoftCrop
+from ..pipelines.blur import DctBlur
+from ..pipelines.draws import Draws
+from ..pipelines.mollify import strengths
+from ..softops import blur_sigma
+from .measurement import Contender, measure, write_result
+
+_RECIPES = {
+    "soft crop": Recipe(crop=SoftCrop()),
+    "soft crop, mollified (default roles)": Recipe(crop=SoftCrop(), mollify=Mollify()),
+    "soft crop, every image noisy": Recipe(crop=SoftCrop(), mollify=Mollify(clean=0, noise=1, blur=0)),
+    "soft crop, every image blurred": Recipe(crop=SoftCrop(), mollify=Mollify(clean=0, noise=0, blur=1)),
+    "soft crop, additive noise": Recipe(crop=SoftCrop(), noise=AdditiveNoise()),
+}
+
+
+def _loader(folder: Path, recipe: Recipe, options: argparse.Namespace) -> Contender:
+    loader = Loader(
+        folder, recipe, options.batch_size, options.image_size, device=options.device, num_threads=options.threads
+    )
+
+    def epoch() -> Iterable[int]:
+        for _ in range(options.epochs):
+            for batch in loader:
+                yield len(batch.images)
+        if loader.device.type == "cuda":
+            torch.cuda.synchronize()
+
+    return epoch
+
+
+def _kernel(side: int, sigma: float) -> np.ndarray:
+    """The blur along an axis as a kernel, cut where less than 1e-5 of it is left (MATH.md section 3)."""
+    distance = np.arange(side)
+    waves = np.arange(1, side)
+    decay = np.exp(-(sigma**2) / 2 * (math.pi * waves / side) ** 2)
+    half = (1 + 2 * np.cos(math.pi * distance[:, None] * waves / side) @ decay) / (2 * side)
+    tail = np.cumsum(np.abs(half[::-1]))[::-1] * 2
+    radius = int(np.flatnonzero(tail > 1e-5)[-1])
+    taps = half[: radius + 1]
+    return np.concatenate([taps[:0:-1], taps]).astype(np.float32)
+
+
+def _blur_by_filter(size: int, levels: np.ndarray, options: argparse.Namespace) -> Contender:
+    on_gpu = options.device != "cpu"
+    count = len(levels)
+
+    @pipeline_def(
+        batch_size=count, num_threads=options.threads, device_id=0 if on_gpu else None, prefetch_queue_depth=1
+    )
+    def graph() -> object:
+        images = fn.external_source(name="images", dtype=types.FLOAT, ndim=3, layout="CHW")
+        row, column = (fn.external_source(name=name, dtype=types.FLOAT, ndim=2) for name in ("row", "column"))
+        images = images.gpu() if on_gpu else images
+        return fn.filter(fn.filter(images, row, border="reflect_1001"), column, border="reflect_1001")
+
+    kernels = [_kernel(size, float(sigma)) for sigma in blur_sigma(strengths()[levels].astype(np.float64), size)]
+    inputs = {
+        "images": np.random.default_rng(0).standard_normal((count, 3, size, size), np.float32),
+        "row": [kernel[None] for kernel in kernels],
+        "column": [kernel[:, None] for kernel in kernels],
+    }
+    pipeline = graph()
+    pipeline.build()
+
+    def epoch() -> Iterable[int]:
+        yield len(pipeline.run(**inputs)[0])
+
+    return epoch
+
+
+def _blur_by_products(size: int, levels: np.ndarray, options: argparse.Namespace) -> Contender:
+    device = torch.device(options.device)
+    images = torch.randn(len(levels), 3, size, size, device=device)
+    blur = DctBlur(size, size, strengths(), device)
+
+    def epoch() -> Iterable[int]:
+        yield len(blur(images, levels))
+        if device.type == "cuda":
+            torch.cuda.synchronize()
+
+    return epoch
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the benchmark; returns the exit status."""
+    parser = argparse.ArgumentParser(prog="python -m softfeed.benchmarks.mollification", description=__doc__)
+    parser.add_argument("folder", type=Path, help="image folder")
+    parser.add_argument("--batch-size", type=int, default=64)
+    parser.add_argument("--image-size", type=int, default=224)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--epochs", type=int, default=3, help="passes over the folder per repeat")
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--device", default="cpu", help="cpu or cuda")
+    parser.add_argument("--output", type=Path, help="JSON file to write")
+    options = parser.parse_args(arguments)
+    contenders = {name: _loader(options.folder, recipe, options) for name, recipe in _RECIPES.items()}
+    levels = Mollify().draw(Draws(0, 0, 0, options.batch_size)).level
+    contenders["blur alone, products"] = _blur_by_products(options.image_size, levels, options)
+    contenders["blur alone, fn.filter"] = _blur_by_filter(options.image_size, levels, options)
+    rates = measure(contenders, repeats=options.repeats, report=print)
+    plain = np.array(rates["soft crop"].images_per_s)
+    ratios = {
+        f"{name} / soft crop": float(np.median(np.array(rates[name].images_per_s) / plain))
+        for name in _RECIPES
+        if name != "soft crop"
+    }
+    print("\n".join(map(str, rates.values())))
+    print("\n".join(f"{name:<60} {ratio:.2f}" for name, ratio in ratios.items()))
+    if options.output:
+        command = f"python -m softfeed.benchmarks.mollification {options.folder.name} --device {options.device}"
+        settings = {
+            name: getattr(options, name) for name in ("batch_size", "image_size", "threads", "device", "epochs")
+        }
+        write_result(options.output, command, rates, {"settings": settings, "ratios": ratios})
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -27,17 +27,22 @@ def permutation(seed: int, epoch: int, length: int) -> np.ndarray:
 
 
 class Draws:
-    """The draws of the samples at positions [start, start + count) of an epoch's global order.
+    """The draws of the samples at positions [start, start + samples) of an epoch's global order.
 
     Args:
         seed: The run's seed, >= 0.
         epoch: Number of the epoch, >= 0.
         start: First position, >= 0.
-        count: Number of samples, >= 1.
+        samples: Number of samples, >= 1.
+        views: Versions of each sample, >= 1, each with draws of its own. The first has those of `views=1`.
+
+    Attributes:
+        count: Columns of the draws: the samples' first version, then their second, and so on.
     """
 
-    def __init__(self, seed: int, epoch: int, start: int, count: int) -> None:
-        self._seed, self._epoch, self._start, self.count = seed, epoch, start, count
+    def __init__(self, seed: int, epoch: int, start: int, samples: int, views: int = 1) -> None:
+        self._seed, self._epoch, self._start, self._samples, self._views = seed, epoch, start, samples, views
+        self.count = samples * views
 
     def uniform(self, purpose: str, width: int) -> np.ndarray:
         """Uniform draws in [0, 1), float32 of shape (width, count): one row per quantity, one column per sample.
@@ -73,7 +78,11 @@ class Draws:
         return (self._uniform64(purpose, 1)[0] * 2.0**53).astype(np.int64)
 
     def _uniform64(self, purpose: str, width: int) -> np.ndarray:
+        views = [purpose, *(f"{purpose} of view {view}" for view in range(1, self._views))]
+        return np.concatenate([self._of_one_view(view, width) for view in views], axis=1)
+
+    def _of_one_view(self, purpose: str, width: int) -> np.ndarray:
         steps = -(-width // _WORDS)
         generator = _generator(self._seed, self._epoch, purpose, self._start * steps)
-        words = generator.random((self.count, steps * _WORDS))
+        words = generator.random((self._samples, steps * _WORDS))
         return np.ascontiguousarray(words[:, :width].T)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections import deque, namedtuple
+from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -11,14 +11,14 @@ from typing import Any
 import numpy as np
 import torch
 
-from .. import softops
 from . import checks
+from .batches import BatchBuilder
 from .crops import CenterCrop
 from .draws import Draws, permutation
 from .graph import GraphOptions, build_graph
-from .mollify import Mollifier
 from .partition import Step, partition
 from .plan import Plan, plan
+from .process import default_threads, pick_device, place_among_ranks
 from .reading import ReadAhead, SampleReader
 from .recipe import Recipe
 from .runner import GraphRunner
@@ -48,8 +48,12 @@ class Loader:
     - `labels`: int64 (N,), and `confidence`: float32 (N,) in [1/K, 1], the probability that the target should
       put on the label (MATH.md section 1); or, with `targets="soft"`, one field `targets` in their place:
       float32 (N, K), the unnormalised target `w * q` that any cross-entropy with probability targets takes (SA Eq. 6);
+    - `iou` with several views: float32 (V, V, N), intersection over union of the windows of each pair of views;
     - `index` on request: int64 (N,), the samples' positions in the data set;
     - `details` on request: what was drawn, a dictionary of numpy arrays, see `plan.Plan.details`.
+
+    A recipe with `views=V` > 1 puts V in front of the shapes of `images`, `confidence`, `targets` and `details`; the
+    bytes of a sample are read once.
 
     Args:
         data: An image folder (`class/image.jpg`) or a shard set written by `softfeed convert`.
@@ -97,25 +101,23 @@ class Loader:
         checks.positive("prefetch", prefetch)
         checks.choice("targets", targets, TARGETS)
         self.recipe, self.batch_size, self.image_size, self.seed = recipe, batch_size, image_size, seed
-        self.device = _device(device)
+        self.device = pick_device(device)
         self._source = open_source(data)
         _check_sizes(recipe, self._source, image_size)
-        self.rank, self.world_size = _place_among_ranks(rank, world_size)
+        self.rank, self.world_size = place_among_ranks(rank, world_size)
         self._shuffle = recipe.training if shuffle is None else shuffle
         last_batch = ("drop" if recipe.training else "keep") if last_batch is None else last_batch
         self._steps = partition(len(self._source), batch_size, self.rank, self.world_size, last_batch)
-        self._soft = targets == "soft"
-        fields = ["images", *(["targets"] if self._soft else ["labels", "confidence"])]
-        fields += [name for name, wanted in (("index", index), ("details", details)) if wanted]
-        self._batch_type = namedtuple("Batch", fields)
-        threads = _default_threads() if num_threads is None else num_threads
+        self._batches = BatchBuilder(
+            self._source, recipe, image_size, self.device, soft=targets == "soft", index=index, details=details
+        )
+        threads = default_threads() if num_threads is None else num_threads
         checks.positive("num_threads", threads)
         device_id = None if self.device.type == "cpu" else self.device.index
-        self._options = GraphOptions(batch_size, threads, device_id, prefetch)
+        self._options = GraphOptions(batch_size * recipe.views, threads, device_id, prefetch)
         self._reader = SampleReader(self._source)
         self._shapes = ImageShapes(self._source, batch_size, threads)
         self._runner: GraphRunner | None = None
-        self._mollifier: Mollifier | None = None
         self._epoch = 0
         self._playing: Iterator[Any] | None = None
 
@@ -177,8 +179,12 @@ class Loader:
         shape = self._shapes.of(index, images)
         if not self.recipe.crop.resizes:
             self._check_fixed_size(index, shape)
-        draws = Draws(self.seed, epoch, step.start, step.count)
+        views = self.recipe.views
+        draws = Draws(self.seed, epoch, step.start, step.count, views)
         raw = self._source.raw_shape is not None
+        if views > 1:  # the same bytes again for each view
+            shape = np.tile(shape[0], views), np.tile(shape[1], views)
+            images = images * views if isinstance(images, list) else np.concatenate([images] * views)
         return _Prepared(index, images, plan(self.recipe, draws, shape, size=self.image_size, epoch=epoch, raw=raw))
 
     def _check_fixed_size(self, index: np.ndarray, shape: tuple[np.ndarray, np.ndarray]) -> None:
@@ -226,68 +232,10 @@ class Loader:
             self._runner = None  # a graph that failed is of no further use
             if self._source.raw_shape is not None:
                 raise
-            raise first_unreadable(self._source, prepared.index.tolist(), list(prepared.images), error) from error
-        return self._batch(self._finished(images, prepared.plan), prepared)
-
-    def _finished(self, images: torch.Tensor, numbers: Plan) -> torch.Tensor:
-        """The steps that come after the graph."""
-        if numbers.noise is None and numbers.mollification is None:
-            return images
-        if self._mollifier is None:
-            self._mollifier = Mollifier(self.image_size, self.device)
-        if self.recipe.noise is not None and numbers.noise is not None:
-            amplitude, seeds = numbers.noise
-            self._mollifier.add_noise(images, amplitude * np.float32(self.recipe.noise.pixel_sigma), seeds)
-        if numbers.mollification is not None:
-            self._mollifier.mollify(images, numbers.mollification)
-        return images
-
-    def _batch(self, images: torch.Tensor, prepared: _Prepared) -> Any:
-        labels = torch.from_numpy(self._source.labels[prepared.index])
-        confidence = torch.from_numpy(softops.confidence(prepared.plan.certainty, self.num_classes))
-        if self._soft:
-            fields = [softops.weighted_targets(labels, confidence, self.num_classes)]
-        else:
-            fields = [labels, confidence]
-        if "index" in self._batch_type._fields:
-            fields.append(torch.from_numpy(prepared.index))
-        fields = [images, *(field.to(self.device, non_blocking=True) for field in fields)]
-        if "details" in self._batch_type._fields:
-            fields.append(prepared.plan.details())
-        return self._batch_type(*fields)
-
-
-def _device(device: str | torch.device | None) -> torch.device:
-    if device is None:
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-    device = torch.device(device)
-    if device.type not in ("cpu", "cuda"):
-        raise ValueError(f"device must be a CPU or an NVIDIA GPU, got {str(device)!r}")
-    if device.type == "cpu":
-        return device
-    if not torch.cuda.is_available():
-        raise ValueError(f"device must be there, got {str(device)!r} but torch sees no GPU; use 'cpu'")
-    index = torch.cuda.current_device() if device.index is None else device.index
-    if index >= torch.cuda.device_count():
-        raise ValueError(f"device must be one of {torch.cuda.device_count()} GPU(s), got {str(device)!r}")
-    return torch.device("cuda", index)
-
-
-def _place_among_ranks(rank: int | None, world_size: int | None) -> tuple[int, int]:
-    if (rank is None) != (world_size is None):
-        raise ValueError(f"rank and world_size must be given together, got {rank} and {world_size}")
-    if rank is not None and world_size is not None:
-        return rank, world_size
-    distributed = torch.distributed
-    if distributed.is_available() and distributed.is_initialized():
-        return distributed.get_rank(), distributed.get_world_size()
-    return 0, 1
-
-
-def _default_threads() -> int:
-    """This process's cores, shared with the other ranks that torchrun started on this machine."""
-    ranks = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
-    return max(1, len(os.sched_getaffinity(0)) // ranks)
+            # every view has the same bytes, so the first one's tell what is wrong
+            images = list(prepared.images)[: len(prepared.index)]
+            raise first_unreadable(self._source, prepared.index.tolist(), images, error) from error
+        return self._batches.build(images, prepared.plan, prepared.index)
 
 
 def _check_sizes(recipe: Recipe, source: Source, size: int) -> None:

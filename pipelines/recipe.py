@@ -63,6 +63,10 @@ class Recipe:
         occlude: A patch that hides a share of the image.
         noise: Additive noise on the normalised image.
         mollify: Noise or DCT blur of the normalised image.
+        views: Versions of each sample, each with draws of its own, for self-supervised training.
+
+    Raises:
+        ValueError: if there are several views of a crop that is not random.
     """
 
     crop: Crop = field(default_factory=SoftCrop)
@@ -72,6 +76,12 @@ class Recipe:
     occlude: Occlude | None = None
     noise: AdditiveNoise | None = None
     mollify: Mollify | None = None
+    views: int = 1
+
+    def __post_init__(self) -> None:
+        checks.positive("views", self.views)
+        if self.views > 1 and not self.crop.random:
+            raise ValueError(f"views must be 1 for a crop that is not random, got {self.views} with {self.crop}")
 
     @property
     def training(self) -> bool:

@@ -4,7 +4,7 @@ Pure functions: float32 in, float32 out, nothing drawn, nothing written in place
 "section N" is restated in each function's text; SA is Liu et al., "Soft Augmentation for Image Classification" (2023).
 """
 
-from .certainty import combined, confidence, softening
+from .certainty import combined, confidence, pair_weight, softening
 from .mollification import NoiseScales, blur_certainty, blur_sigma, noise_certainty, noise_scales
 from .targets import SOFTENINGS, soft_targets, weighted_targets
 from .windows import (
@@ -34,6 +34,7 @@ __all__ = [
     "noise_certainty",
     "noise_scales",
     "padded_window",
+    "pair_weight",
     "place",
     "random_resized_window",
     "resized_shift_limit",

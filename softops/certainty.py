@@ -52,6 +52,34 @@ def confidence(certainty: Array, num_classes: int) -> Array:
     return chance + (1.0 - chance) * certainty
 
 
+def pair_weight(iou: Array, *, power: float = 4.0, chance: float = 0.0, weigh_down: str = "distant") -> Array:
+    """Weight of a pair of views of one image, by the overlap of their windows (SA section 4.4).
+
+    The paper rescales the weights of a batch to a mean of 1 (App. B.4), which is the caller's division.
+
+    Args:
+        iou: Intersection over union of the two windows, float32 of any shape S in [0, 1].
+        power: k > 0; 4 in the paper.
+        chance: p_min in [0, 1); 0 by default, as there are no classes (MATH.md section 2).
+        weigh_down: "distant" gives pairs with little overlap less weight, `1 - (1 - p_min)(1 - IoU)^k` (SA#1, Eq. 9);
+            "close" gives it to pairs with much, `1 - (1 - p_min) IoU^k` (SA#2, Eq. 10).
+
+    Returns:
+        float32 of shape S in [chance, 1].
+
+    Raises:
+        ValueError: if an argument is out of range.
+    """
+    if not power > 0:
+        raise ValueError(f"power must be positive, got {power}")
+    if not 0 <= chance < 1:
+        raise ValueError(f"chance must be in [0, 1), got {chance}")
+    if weigh_down not in ("close", "distant"):
+        raise ValueError(f"weigh_down must be 'close' or 'distant', got {weigh_down!r}")
+    lost = 1.0 - iou if weigh_down == "distant" else iou
+    return 1.0 - (1.0 - chance) * lost**power
+
+
 def _check_num_classes(num_classes: int) -> None:
     if num_classes < 2:
         raise ValueError(f"num_classes must be at least 2, got {num_classes}; with one class there is nothing to learn")

@@ -1,0 +1,46 @@
+"""What this process is: its device, its rank, its share of the cores."""
+
+from __future__ import annotations
+
+import os
+
+import torch
+
+
+def pick_device(device: str | torch.device | None) -> torch.device:
+    """The device that is meant; None is the GPU if there is one, else the CPU.
+
+    Raises:
+        ValueError: if it is no CPU or NVIDIA GPU, or not there.
+    """
+    if device is None:
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    device = torch.device(device)
+    if device.type not in ("cpu", "cuda"):
+        raise ValueError(f"device must be a CPU or an NVIDIA GPU, got {str(device)!r}")
+    if device.type == "cpu":
+        return device
+    if not torch.cuda.is_available():
+        raise ValueError(f"device must be there, got {str(device)!r} but torch sees no GPU; use 'cpu'")
+    index = torch.cuda.current_device() if device.index is None else device.index
+    if index >= torch.cuda.device_count():
+        raise ValueError(f"device must be one of {torch.cuda.device_count()} GPU(s), got {str(device)!r}")
+    return torch.device("cuda", index)
+
+
+def place_among_ranks(rank: int | None, world_size: int | None) -> tuple[int, int]:
+    """This process's rank and the number of ranks; where not given, those of torch.distributed, else 0 and 1."""
+    if (rank is None) != (world_size is None):
+        raise ValueError(f"rank and world_size must be given together, got {rank} and {world_size}")
+    if rank is not None and world_size is not None:
+        return rank, world_size
+    distributed = torch.distributed
+    if distributed.is_available() and distributed.is_initialized():
+        return distributed.get_rank(), distributed.get_world_size()
+    return 0, 1
+
+
+def default_threads() -> int:
+    """This process's cores, shared with the other ranks that torchrun started on this machine."""
+    ranks = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    return max(1, len(os.sched_getaffinity(0)) // ranks)

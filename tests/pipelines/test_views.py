@@ -1,0 +1,99 @@
+"""Several versions of each sample: their windows are the reported ones, and their overlap is what pixels count."""
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from softfeed import softops
+from softfeed.pipelines import CenterCrop, Loader, Mollify, Normalize, Recipe, SoftCrop, SoftShift
+from softfeed.pipelines.shards.convert import ShardOptions, convert
+
+VALUES = Normalize(mean=(0.0, 0.0, 0.0), std=(256 / 255,) * 3)  # pixel values come out as value / 256, exactly
+
+
+@pytest.fixture(params=["png", "raw"])
+def ramp_data(request, tmp_path):
+    """Six images of 32 x 32: red is 40 + x, green 40 + y, blue 250 + the image's number."""
+    y, x = np.mgrid[:32, :32]
+    for i in range(6):
+        pixels = np.stack([40 + x, 40 + y, np.full_like(x, 250 + i)], axis=2).astype(np.uint8)
+        path = tmp_path / "ramp" / "ab"[i % 2] / f"{i}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(pixels).save(path)
+    if request.param == "raw":
+        convert(tmp_path / "ramp", tmp_path / "set", ShardOptions(raw=True, shuffle=False))
+        return tmp_path / "set"
+    return tmp_path / "ramp"
+
+
+def test_windows_of_every_view_are_the_reported_ones(ramp_data, device):
+    recipe = Recipe(crop=SoftShift(sigma=0.5), normalize=VALUES, views=3)
+    with Loader(ramp_data, recipe, 40, 32, device=device, last_batch="fill", details=True, index=True) as loader:
+        batch = next(iter(loader))
+    assert batch._fields == ("images", "labels", "confidence", "iou", "index", "details")
+    assert batch.images.shape == (3, 40, 3, 32, 32)
+    assert batch.labels.shape == (40,)
+    assert batch.confidence.shape == (3, 40)
+    y, x = np.mgrid[:32, :32]
+    blue = batch.images[:, :, 2].cpu().double() * 256
+    for view in range(3):
+        for sample in range(40):
+            window, flipped = batch.details["window"][view, sample], batch.details["flipped"][view, sample]
+            source_x, source_y = x + window[0], y + window[1]
+            inside = (source_x >= 0) & (source_x < 32) & (source_y >= 0) & (source_y < 32)
+            image = (batch.images[view, sample].cpu().double() * 256).numpy()
+            expected = np.stack([40 + source_x, 40 + source_y]) * inside
+            np.testing.assert_allclose(image[:2], expected[:, :, ::-1] if flipped else expected, atol=1e-3)
+    # all views of a sample show the same image
+    numbers = torch.where(blue > 200, blue, torch.nan).flatten(2).nanmean(dim=2)
+    for other in numbers[1:]:
+        seen = numbers[0].isfinite() & other.isfinite()  # both windows show something of it
+        assert seen.sum() > 20
+        torch.testing.assert_close(numbers[0][seen], other[seen])
+    assert (batch.details["window"][0] != batch.details["window"][1]).any(axis=1).mean() > 0.9
+
+
+def test_iou_is_that_of_counted_pixels(photo_folder):
+    with Loader(
+        photo_folder, Recipe(crop=SoftCrop(), views=2), 50, 32, device="cpu", last_batch="fill", details=True
+    ) as loader:
+        batch = next(iter(loader))
+    windows = batch.details["window"].astype(int)
+    y, x = np.mgrid[-700:1400, -700:1400]
+    for sample in range(50):
+        a, b = (
+            (x >= left) & (x < left + width) & (y >= top) & (y < top + height)
+            for left, top, width, height in windows[:, sample]
+        )
+        np.testing.assert_allclose(batch.iou[0, 1, sample], (a & b).sum() / (a | b).sum(), rtol=1e-6)
+    torch.testing.assert_close(batch.iou[0, 1], batch.iou[1, 0])
+    assert (batch.iou[0, 0] == 1).all()
+    assert batch.iou[0, 1].std() > 0.05
+
+
+def test_the_first_view_is_what_one_view_gives(ramp_data):
+    one = Recipe(crop=SoftShift(), mollify=Mollify(1, 1, 1, 1))
+    two = Recipe(crop=SoftShift(), mollify=Mollify(1, 1, 1, 1), views=2)
+    with Loader(ramp_data, one, 6, 32, device="cpu") as a, Loader(ramp_data, two, 6, 32, device="cpu") as b:
+        single, double = next(iter(a)), next(iter(b))
+    torch.testing.assert_close(double.images[0], single.images, rtol=0, atol=1e-6)
+    torch.testing.assert_close(double.confidence[0], single.confidence, rtol=0, atol=0)
+    assert (double.images[1] != single.images).any()
+
+
+def test_soft_targets_of_views(ramp_data):
+    recipe = Recipe(crop=SoftShift(), views=2)
+    with Loader(ramp_data, recipe, 6, 32, device="cpu") as a, Loader(ramp_data, recipe, 6, 32, targets="soft") as b:
+        hard, soft = next(iter(a)), next(iter(b))
+    assert soft.targets.shape == (2, 6, 2)
+    for view in range(2):
+        expected = softops.weighted_targets(hard.labels, hard.confidence[view], 2)
+        torch.testing.assert_close(soft.targets[view].cpu(), expected)
+
+
+@pytest.mark.parametrize(
+    ("views", "message"), [(0, "views must be positive, got 0"), (2, "views must be 1 for a crop")]
+)
+def test_bad_values(views, message):
+    with pytest.raises(ValueError, match=message):
+        Recipe(crop=CenterCrop(), views=views)

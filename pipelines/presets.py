@@ -6,10 +6,11 @@ import difflib
 from dataclasses import replace
 
 from .crops import CenterCrop, PadCrop, RandomResizedCrop, SoftCrop, SoftShift
+from .mollify import Mollify
 from .occlusion import Occlude
 from .policies import RandAugment, TrivialAugment
 from .recipe import Normalize, Recipe
-from .schedules import StepDecay
+from .schedules import Schedule, StepDecay
 
 # Mean and standard deviation of CIFAR-100's training images
 CIFAR = Normalize(mean=(0.5071, 0.4865, 0.4409), std=(0.2673, 0.2564, 0.2762))
@@ -21,27 +22,34 @@ _CROPS = {
     "hard-cifar": Recipe(crop=PadCrop(), normalize=CIFAR),
 }
 _POLICIES = {"": None, "-ra": RandAugment(), "-ta": TrivialAugment()}
+_MOLLIFY = {"": None, "-moll": Mollify()}
+_PRESETS = {
+    crop + policy + mollify: replace(_CROPS[crop], policy=_POLICIES[policy], mollify=_MOLLIFY[mollify])
+    for crop in _CROPS
+    for policy in _POLICIES
+    for mollify in _MOLLIFY
+}
 
 
 def names() -> list[str]:
     """All names that `by_name` knows, sorted."""
-    return sorted(crop + suffix for crop in _CROPS for suffix in _POLICIES)
+    return sorted(_PRESETS)
 
 
 def by_name(name: str) -> Recipe:
-    """A training recipe: `soft-` or `hard-`, `imagenet` (crop-and-resize) or `cifar` (fixed size), and a policy.
+    """A training recipe: `soft-` or `hard-`, then `imagenet` (crop-and-resize) or `cifar` (fixed size).
 
     Args:
-        name: For instance "soft-imagenet"; with "-ra" RandAugment and with "-ta" TrivialAugment is added.
+        name: For instance "soft-imagenet". Behind it, in this order, "-ra" adds RandAugment or "-ta" TrivialAugment,
+            and "-moll" adds mollification: "soft-imagenet-ta-moll".
 
     Raises:
         ValueError: if there is no such name; the message lists the nearest.
     """
-    for suffix, policy in _POLICIES.items():
-        crop = name.removesuffix(suffix) if suffix else name
-        if crop in _CROPS and crop + suffix == name:
-            return replace(_CROPS[crop], policy=policy)
-    near = difflib.get_close_matches(name, names(), n=3) or names()
+    if name in _PRESETS:
+        return _PRESETS[name]
+    reordered = [known for known in names() if sorted(known.split("-")) == sorted(name.split("-"))]
+    near = reordered or difflib.get_close_matches(name, names(), n=3) or sorted(_CROPS)
     raise ValueError(f"recipe must be one of the presets, got {name!r}; did you mean {' or '.join(near)}?")
 
 
@@ -65,6 +73,6 @@ def with_sigma_decay(recipe: Recipe, *, epoch: int, factor: float = 1000.0) -> R
         ValueError: if the recipe's crop has no sigma.
     """
     crop = recipe.crop
-    if not isinstance(crop, SoftCrop | SoftShift) or isinstance(crop.sigma, StepDecay):
+    if not isinstance(crop, SoftCrop | SoftShift) or isinstance(crop.sigma, Schedule):
         raise ValueError(f"sigma decay must go with a soft crop of constant sigma, got {crop}")
     return replace(recipe, crop=replace(crop, sigma=StepDecay(crop.sigma, epoch, factor)))

@@ -195,9 +195,10 @@ def test_every_preset_runs(noise_sets, photo_folder, device, name):
         batch = next(iter(loader))
     assert batch.images.isfinite().all()
     assert 0.2 < batch.images.std() < 3
-    hard = name.startswith("hard")
-    assert (batch.confidence == 1).all() if hard else (batch.confidence < 1).any()
-    assert ("policy_operation_0" in batch.details) == name.endswith(("-ra", "-ta"))
+    softens = name.startswith("soft") or "moll" in name
+    assert (batch.confidence < 1).any() if softens else (batch.confidence == 1).all()
+    assert ("policy_operation_0" in batch.details) == ("-ra" in name or "-ta" in name)
+    assert ("mollify_role" in batch.details) == name.endswith("-moll")
 
 
 @pytest.mark.parametrize("name", ["soft-cifar-ra", "soft-cifar-ta"])

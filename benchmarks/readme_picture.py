@@ -24,6 +24,7 @@ from PIL import Image
 
 from .. import softops
 from ..pipelines import Loader, presets
+from ..train import pixels
 
 SIZE = 224  # pixels, as networks for ImageNet take them
 NUM_CLASSES = 1000  # ImageNet's
@@ -55,11 +56,9 @@ def draws(folder: Path, *, seed: int) -> list[list[Draw]]:
     recipe = replace(presets.by_name("soft-imagenet"), flip=None)
     with Loader(folder, recipe, 2, SIZE, seed=seed, device="cpu", shuffle=False, details=True) as loader:
         batches = [next(iter(loader)) for _ in range(DRAWS)]  # every `iter` is a new epoch with new draws
-    mean, std = (np.array(values, np.float32) for values in (recipe.normalize.mean, recipe.normalize.std))
     photographs: list[list[Draw]] = [[], []]
     for batch in batches:
-        images = batch.images.numpy().transpose(0, 2, 3, 1) * std + mean
-        levels = np.clip(np.rint(images * 255), 0, 255).astype(np.uint8)
+        levels = pixels.levels(batch.images, recipe.normalize)
         visibility = batch.details["visibility"]
         confidence = softops.confidence(recipe.crop.certainty(visibility), NUM_CLASSES)
         for row, made in enumerate(photographs):

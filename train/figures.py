@@ -2,34 +2,16 @@
 
 from __future__ import annotations
 
-import io
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from .comparison import Run
+from .diagram import FAINT, GRID, HARD, INK, SOFT, diagram
 
 if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-
     from .metrics import ReliabilityBin
 
-COLOURS = {"hard": "#33658a", "soft": "#d1603d"}
-_INK, _FAINT = "#22272e", "#8b949e"
-_STYLE: Any = {
-    "font.family": "DejaVu Sans",  # comes with matplotlib, so the pictures are the same everywhere
-    "font.size": 11,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.edgecolor": _FAINT,
-    "axes.labelcolor": _INK,
-    "axes.titlesize": 12,
-    "axes.titlelocation": "left",
-    "axes.titleweight": "bold",
-    "xtick.color": _INK,
-    "ytick.color": _INK,
-    "legend.frameon": False,
-}
+COLOURS = {"hard": HARD, "soft": SOFT}
 
 
 def curves(runs: Sequence[Run], quantity: str, title: str) -> bytes:
@@ -43,7 +25,8 @@ def curves(runs: Sequence[Run], quantity: str, title: str) -> bytes:
     from matplotlib.ticker import MaxNLocator
 
     labelled: set[str] = set()
-    with _diagram(width=5.4, height=3.5) as (axes, buffer):
+    with diagram(width=5.4, height=3.5) as (figure, buffer):
+        axes = figure.add_subplot()
         for run in runs:
             epochs = [row["epoch"] for row in run.history]
             numbers = [row[quantity] for row in run.history]
@@ -53,7 +36,7 @@ def curves(runs: Sequence[Run], quantity: str, title: str) -> bytes:
             axes.plot(epochs, numbers, color=COLOURS[run.recipe], label=label, linewidth=1.6, alpha=0.85, marker=marker)
         axes.set(title=title, xlabel="epoch", ylim=(0, None))
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-        axes.grid(axis="y", color="#e6e8eb")
+        axes.grid(axis="y", color=GRID)
         axes.legend()
     return buffer.getvalue()
 
@@ -67,18 +50,19 @@ def reliability(bins: Sequence[ReliabilityBin], recipe: str, title: str) -> byte
         title: above the diagram.
     """
     total = sum(row.count for row in bins)
-    with _diagram(width=4.0, height=4.1) as (axes, buffer):
-        axes.plot([0, 1], [0, 1], color=_FAINT, linewidth=1, linestyle=(0, (4, 3)))
+    with diagram(width=4.0, height=4.1) as (figure, buffer):
+        axes = figure.add_subplot()
+        axes.plot([0, 1], [0, 1], color=FAINT, linewidth=1, linestyle=(0, (4, 3)))
         for row in bins:
             if not row.count:
                 continue
             share, middle = row.count / total, (row.lower + row.upper) / 2
             width = 0.9 * (row.upper - row.lower)
             axes.bar(middle, row.accuracy, width, color=COLOURS[recipe], alpha=0.25 + 0.75 * share)
-            axes.plot(row.confidence, row.accuracy, "o", color=_INK, markersize=3.5)
+            axes.plot(row.confidence, row.accuracy, "o", color=INK, markersize=3.5)
             text = f"{share:.0%}" if share >= 0.01 else "<1%"
             axes.annotate(
-                text, (middle, row.accuracy), (0, 6), textcoords="offset points", ha="center", fontsize=8, color=_INK
+                text, (middle, row.accuracy), (0, 6), textcoords="offset points", ha="center", fontsize=8, color=INK
             )
         axes.set(title=title, xlabel="confidence", ylabel="share correct", xlim=(0, 1), ylim=(0, 1.1))
     return buffer.getvalue()
@@ -100,17 +84,3 @@ def pooled(bins: Sequence[Sequence[ReliabilityBin]]) -> list[ReliabilityBin]:
 def reliability_of(runs: Sequence[Run], recipe: str, scores: str, title: str) -> bytes:
     """The diagram of a recipe over all its seeds; `scores` is "clean" or "occluded"."""
     return reliability(pooled([getattr(run, scores).bins for run in runs if run.recipe == recipe]), recipe, title)
-
-
-@contextmanager
-def _diagram(*, width: float, height: float) -> Iterator[tuple[Axes, io.BytesIO]]:
-    """Axes to draw on, and a buffer that holds the PNG once the block is left; sizes in inches."""
-    # Not pyplot, which keeps every figure alive and looks for a display.
-    import matplotlib
-    from matplotlib.figure import Figure
-
-    buffer = io.BytesIO()
-    with matplotlib.rc_context(_STYLE):
-        figure = Figure(figsize=(width, height), layout="constrained")
-        yield figure.add_subplot(), buffer
-        figure.savefig(buffer, dpi=170, format="png", metadata={"Software": None})

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from . import digits, figures, findings
+from . import digits, figures, findings, pixels
 from .comparison import BATCH_SIZE, MODEL, OCCLUSION, RECIPES, Comparison, Run, dali_version
 
 TILES = 16
@@ -77,10 +77,8 @@ def examples(comparison: Comparison, recipe: str, *, seed: int) -> list[Tile]:
     """The first images of the first epoch, as the network sees them."""
     with comparison.loader("train", RECIPES[recipe], seed=seed, batch_size=TILES) as batches:
         images, labels, confidence = next(iter(batches))
-    normalize = RECIPES[recipe].normalize
-    mean, std = (np.array(values, np.float32)[:, None, None] for values in (normalize.mean, normalize.std))
-    levels = np.clip(np.rint((images.cpu().numpy() * std + mean) * 255), 0, 255).astype(np.uint8)
-    rows = zip(levels.transpose(0, 2, 3, 1), labels.tolist(), confidence.tolist(), strict=True)
+    levels = pixels.levels(images, RECIPES[recipe].normalize)
+    rows = zip(levels, labels.tolist(), confidence.tolist(), strict=True)
     return [Tile(_png(image), label, share) for image, label, share in rows]
 
 

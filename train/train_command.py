@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from . import data_options
+
 if TYPE_CHECKING:
     from torch import nn
 
@@ -38,9 +40,6 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
         help="torchvision classifier, wrn-28-10 or small-cnn; ResNets get the CIFAR stem (3x3 first convolution, no "
         "pooling) for images of up to 64 pixels (default: %(default)s)",
     )
-    parser.add_argument(
-        "--recipe", metavar="NAME", help="augmentation (default: soft-cifar for raw shard sets, else soft-imagenet)"
-    )
     parser.add_argument("--epochs", type=int, required=True, metavar="N")
     parser.add_argument("--output", type=Path, required=True, metavar="DIR", help="new folder for this run")
     parser.add_argument("--resume", action="store_true", help="go on from last.pt in the output folder, if it is there")
@@ -55,9 +54,7 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
     parser.add_argument(
         "--weight-decay", type=float, metavar="W", help="default: 1e-4, or 5e-4 for images of up to 64 pixels"
     )
-    parser.add_argument(
-        "--image-size", type=int, metavar="S", help="pixels a side (default: a raw shard set's own size, else 224)"
-    )
+    data_options.add_options(parser)
     parser.add_argument(
         "--loss",
         default="target-weight",
@@ -66,13 +63,6 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
     )
     parser.add_argument(
         "--label-smoothing", type=float, default=0.0, metavar="A", help="share of every target spread over all classes"
-    )
-    parser.add_argument(
-        "--sigma-decay-epochs",
-        type=int,
-        default=0,
-        metavar="N",
-        help="divide a soft crop's sigma by 1000 for the last N epochs (the paper: 20 on CIFAR-100)",
     )
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="of the weights, the order and all draws")
     parser.add_argument("--device", choices=("cpu", "cuda"), help="default: the GPU where there is one")
@@ -122,7 +112,7 @@ def _prepare(args: argparse.Namespace, process: Process, checkpoint: Checkpoint 
     from .checkpoint import require_same
     from .distributed import seed_epoch
 
-    recipe, image_size = _recipe(args), _image_size(args)
+    recipe, image_size = data_options.recipe(args), data_options.image_size(args)
     batch_size = args.batch_size * process.world_size
     plan = _plan(args, image_size=image_size, batch_size=batch_size)
     batches, validation = _loaders(args, recipe, image_size, process, stack)
@@ -145,34 +135,6 @@ def _prepare(args: argparse.Namespace, process: Process, checkpoint: Checkpoint 
     seed_epoch(seed=args.seed, epoch=0, rank=0)  # the same weights on every rank
     model = models.build(args.model, batches.num_classes, image_size=image_size)
     return _Job(model, plan, batches, validation, settings)
-
-
-def _recipe(args: argparse.Namespace) -> Recipe:
-    from ..pipelines import presets
-
-    name = args.recipe or ("soft-imagenet" if _raw_size(args.data) is None else "soft-cifar")
-    recipe = presets.by_name(name)
-    if not 0 <= args.sigma_decay_epochs <= args.epochs:
-        raise ValueError(f"sigma-decay-epochs must be in [0, {args.epochs}], got {args.sigma_decay_epochs}")
-    if args.sigma_decay_epochs:
-        recipe = presets.with_sigma_decay(recipe, epoch=args.epochs - args.sigma_decay_epochs)
-    return recipe
-
-
-def _image_size(args: argparse.Namespace) -> int:
-    if args.image_size is not None:
-        return args.image_size
-    return _raw_size(args.data) or 224
-
-
-def _raw_size(data: str) -> int | None:
-    """Pixels a side (the longer one) of a raw shard set; None for encoded images."""
-    from ..pipelines.shards import shard_set
-
-    if not shard_set.is_shard_set(data):
-        return None
-    raw_shape = shard_set.load(data).manifest.raw_shape
-    return None if raw_shape is None else max(raw_shape[:2])
 
 
 def _loaders(

@@ -1,0 +1,64 @@
+"""Options about data and recipe that several commands share, and what they mean."""
+
+from __future__ import annotations
+
+import argparse
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from ..pipelines import Recipe
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Add --recipe, --image-size and --sigma-decay-epochs."""
+    parser.add_argument(
+        "--recipe", metavar="NAME", help="augmentation (default: soft-cifar for raw shard sets, else soft-imagenet)"
+    )
+    parser.add_argument(
+        "--image-size", type=int, metavar="S", help="pixels a side (default: a raw shard set's own size, else 224)"
+    )
+    parser.add_argument(
+        "--sigma-decay-epochs",
+        type=int,
+        default=0,
+        metavar="N",
+        help="divide a soft crop's sigma by 1000 for the last N epochs (the paper: 20 on CIFAR-100)",
+    )
+
+
+def recipe_name(args: argparse.Namespace) -> str:
+    """Name of the recipe that was asked for, or the default for the data."""
+    return args.recipe or ("soft-imagenet" if _raw_size(args.data) is None else "soft-cifar")
+
+
+def recipe(args: argparse.Namespace) -> Recipe:
+    """The recipe that was asked for, with its schedule over `args.epochs` epochs.
+
+    Raises:
+        ValueError: if there is no such recipe, or the schedule does not fit.
+    """
+    from ..pipelines import presets
+
+    named = presets.by_name(recipe_name(args))
+    if not 0 <= args.sigma_decay_epochs <= args.epochs:
+        raise ValueError(f"sigma-decay-epochs must be in [0, {args.epochs}], got {args.sigma_decay_epochs}")
+    if args.sigma_decay_epochs:
+        named = presets.with_sigma_decay(named, epoch=args.epochs - args.sigma_decay_epochs)
+    return named
+
+
+def image_size(args: argparse.Namespace) -> int:
+    """Pixels a side that were asked for, or the default for the data."""
+    if args.image_size is not None:
+        return args.image_size
+    return _raw_size(args.data) or 224
+
+
+def _raw_size(data: str) -> int | None:
+    """Pixels a side (the longer one) of a raw shard set; None for encoded images."""
+    from ..pipelines.shards import shard_set
+
+    if not shard_set.is_shard_set(data):
+        return None
+    raw_shape = shard_set.load(data).manifest.raw_shape
+    return None if raw_shape is None else max(raw_shape[:2])

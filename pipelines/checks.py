@@ -17,6 +17,12 @@ def not_negative(name: str, value: float) -> None:
         raise ValueError(f"{name} must not be negative, got {value}")
 
 
+def whole(name: str, value: float) -> None:
+    """Raise ValueError unless `value` is a whole number of at least 1."""
+    if not (value >= 1 and math.isfinite(value) and value == int(value)):
+        raise ValueError(f"{name} must be a whole number of at least 1, got {value}")
+
+
 def share(name: str, value: float) -> None:
     """Raise ValueError unless `value` lies in [0, 1]."""
     if not 0 <= value <= 1:
@@ -27,6 +33,12 @@ def interval(name: str, value: tuple[float, float], low: float, high: float) -> 
     """Raise ValueError unless low < value[0] <= value[1] <= high."""
     if not low < value[0] <= value[1] <= high:
         raise ValueError(f"{name} must be an increasing pair in ({low}, {high}], got {value}")
+
+
+def closed_interval(name: str, value: tuple[float, float], low: float, high: float) -> None:
+    """Raise ValueError unless low <= value[0] <= value[1] <= high."""
+    if not low <= value[0] <= value[1] <= high:
+        raise ValueError(f"{name} must be an increasing pair in [{low}, {high}], got {value}")
 
 
 def choice(name: str, value: object, choices: tuple) -> None:

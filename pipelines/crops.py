@@ -14,7 +14,7 @@ from .. import softops
 from ..softops import Window
 from . import checks
 from .draws import Draws
-from .schedules import Scheduled, StepDecay, value_at
+from .schedules import Scheduled, check_reached, value_at
 
 
 class Frame(NamedTuple):
@@ -24,7 +24,7 @@ class Frame(NamedTuple):
     width: np.ndarray  # float32 (N,), pixels
     height: np.ndarray  # float32 (N,), pixels
     size: int  # side of the square output, pixels
-    epoch: int
+    epoch: float  # time for schedules, see schedules.py
 
 
 class Crop(Protocol):
@@ -61,8 +61,7 @@ class _Hard:
 
 
 def _check_soft(sigma: Scheduled, power: float, plateau: float) -> None:
-    if not isinstance(sigma, StepDecay):  # which checks itself
-        checks.positive("sigma", sigma)
+    check_reached(checks.positive, "sigma", sigma)
     checks.positive("power", power)
     checks.interval("plateau", (plateau, 1.0), 0.0, 1.0)
 

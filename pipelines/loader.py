@@ -172,7 +172,7 @@ class Loader:
             self._playing.close()  # type: ignore[attr-defined]
             self._playing = None
 
-    def _prepare(self, epoch: int, order: np.ndarray, step: Step) -> _Prepared:
+    def _prepare(self, epoch: int, order: np.ndarray, number: int, step: Step) -> _Prepared:
         positions = np.arange(step.start, step.start + step.count) % len(order)
         index = order[positions]
         images = self._reader.read(index)
@@ -185,7 +185,8 @@ class Loader:
         if views > 1:  # the same bytes again for each view
             shape = np.tile(shape[0], views), np.tile(shape[1], views)
             images = images * views if isinstance(images, list) else np.concatenate([images] * views)
-        return _Prepared(index, images, plan(self.recipe, draws, shape, size=self.image_size, epoch=epoch, raw=raw))
+        time = epoch + number / len(self._steps)
+        return _Prepared(index, images, plan(self.recipe, draws, shape, size=self.image_size, epoch=time, raw=raw))
 
     def _check_fixed_size(self, index: np.ndarray, shape: tuple[np.ndarray, np.ndarray]) -> None:
         wrong = np.flatnonzero((shape[0] != self.image_size) | (shape[1] != self.image_size))
@@ -200,7 +201,7 @@ class Loader:
     def _play(self, epoch: int) -> Iterator[Any]:
         order = permutation(self.seed, epoch, self.num_samples) if self._shuffle else np.arange(self.num_samples)
         depth = self._options.prefetch
-        ahead = ReadAhead(lambda step: self._prepare(epoch, order, step), iter(self._steps), depth=depth)
+        ahead = ReadAhead(lambda step: self._prepare(epoch, order, *step), enumerate(self._steps), depth=depth)
         in_flight: deque[_Prepared] = deque()
         try:
             for prepared in ahead:
@@ -243,6 +244,8 @@ def _check_sizes(recipe: Recipe, source: Source, size: int) -> None:
     crop = recipe.crop
     if isinstance(crop, CenterCrop) and crop.resize is not None and crop.resize < size:
         raise ValueError(f"resize must be at least image_size, {size}, got {crop.resize}")
+    if recipe.occlude is not None:
+        recipe.occlude.check_size(size)
     if len(source.classes) < 2:
         raise ValueError(f"data must have at least two classes, got {list(source.classes)} in {source.root}")
     if source.raw_shape is not None and not crop.resizes and source.raw_shape[:2] != (size, size):

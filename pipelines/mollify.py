@@ -18,6 +18,7 @@ from ..softops import mollification
 from . import checks
 from .blur import DctBlur
 from .draws import Draws
+from .schedules import Scheduled, check_reached, reached, turns, value_at
 
 ROLES = ("clean", "noise", "blur", "pure_noise")
 LEVELS = 256  # strengths of the blur's table; image and label share the rounded strength
@@ -35,6 +36,8 @@ class Mollification(NamedTuple):
 class Mollify:
     """Supervised mollification: each sample stays clean, or gets noise or blur of a random strength t (SM).
 
+    Weights, `alpha` and `beta` are numbers or schedules over epochs.
+
     Attributes:
         clean: Weight of samples that stay as they are, >= 0.
         noise: Weight of samples that get noise, `cos(t pi/2) x + sin(t pi/2) eps`.
@@ -46,31 +49,36 @@ class Mollify:
         blur_power: k of the blur's certainty, > 0.
     """
 
-    clean: float = 1.0
-    noise: float = 1.0
-    blur: float = 1.0
-    pure_noise: float = 0.0
-    alpha: float = 1.0
-    beta: float = 2.0
+    clean: Scheduled = 1.0
+    noise: Scheduled = 1.0
+    blur: Scheduled = 1.0
+    pure_noise: Scheduled = 0.0
+    alpha: Scheduled = 1.0
+    beta: Scheduled = 2.0
     noise_power: float = 1.0
     blur_power: float = 1.0
 
     def __post_init__(self) -> None:
         for role in ROLES:
-            checks.not_negative(role, getattr(self, role))
-        if not sum(self.weights()) > 0:
-            raise ValueError(f"clean, noise, blur and pure_noise must have a positive sum, got {self.weights()}")
+            check_reached(checks.not_negative, role, getattr(self, role))
+        # A weight of at least 0 that is 0 at some time is so up to one of its turns or from one on.
+        for epoch in sorted({turn for role in ROLES for turn in turns(getattr(self, role))}):
+            weights = self.weights(epoch)
+            if not sum(weights) > 0:
+                raise ValueError(
+                    f"clean, noise, blur and pure_noise must have a positive sum, got {weights} in epoch {epoch}"
+                )
         for name in ("alpha", "beta", "noise_power", "blur_power"):
-            checks.positive(name, getattr(self, name))
+            check_reached(checks.positive, name, getattr(self, name))
 
-    def weights(self) -> tuple[float, ...]:
-        """Weights of the roles, in the order of ROLES."""
-        return tuple(getattr(self, role) for role in ROLES)
+    def weights(self, epoch: float) -> tuple[float, ...]:
+        """Weights of the roles at a time in epochs, in the order of ROLES."""
+        return tuple(value_at(getattr(self, role), epoch) for role in ROLES)
 
-    def draw(self, draws: Draws) -> Mollification:
-        """Roles and strengths of a batch."""
-        role = draws.choice("mollify role", self.weights())
-        t = draws.beta("mollify strength", self.alpha, self.beta)
+    def draw(self, draws: Draws, epoch: float = 0) -> Mollification:
+        """Roles and strengths of a batch at a time in epochs."""
+        role = draws.choice("mollify role", self.weights(epoch))
+        t = draws.beta("mollify strength", value_at(self.alpha, epoch), value_at(self.beta, epoch))
         level = np.rint(t * (LEVELS - 1)).astype(np.int64)
         return Mollification(role.astype(np.int8), level, draws.seeds("mollify noise"))
 
@@ -91,29 +99,30 @@ class AdditiveNoise:
     """Soft additive noise: `x + a n`, `a ~ N(0, sigma)`, `n ~ N(0, pixel_sigma)` per pixel (SA App. Table 6).
 
     Visibility is `1 - min(|a| / (3 sigma), 1)`: the paper gives only the power of the softening; the three-sigma rule
-    is its own (MATH.md section 2).
+    is its own (MATH.md section 2). Under a schedule the rule keeps the largest sigma, so that less noise always leaves
+    more certainty.
 
     Attributes:
-        sigma: Standard deviation of the amplitude, > 0.
+        sigma: Standard deviation of the amplitude; a number > 0 or a schedule over epochs.
         pixel_sigma: Standard deviation of the noise, in normalised units, > 0.
         power: k of the softening curve, > 0; 1 in the paper.
     """
 
-    sigma: float = 0.1
+    sigma: Scheduled = 0.1
     pixel_sigma: float = 0.1
     power: float = 1.0
 
     def __post_init__(self) -> None:
         for name in ("sigma", "pixel_sigma", "power"):
-            checks.positive(name, getattr(self, name))
+            check_reached(checks.positive, name, getattr(self, name))
 
-    def amplitude(self, draws: Draws) -> np.ndarray:
-        """Amplitudes a of a batch, float32 (N,)."""
-        return draws.normal("noise amplitude", 1)[0] * np.float32(self.sigma)
+    def amplitude(self, draws: Draws, epoch: float = 0) -> np.ndarray:
+        """Amplitudes a of a batch at a time in epochs, float32 (N,)."""
+        return draws.normal("noise amplitude", 1)[0] * np.float32(value_at(self.sigma, epoch))
 
     def certainty(self, amplitude: np.ndarray) -> np.ndarray:
         """Certainty left, float32 (N,) in [0, 1]."""
-        visibility = 1.0 - np.minimum(abs(amplitude) / np.float32(3 * self.sigma), 1.0)
+        visibility = 1.0 - np.minimum(abs(amplitude) / np.float32(3 * max(reached(self.sigma))), 1.0)
         return softops.softening(visibility, power=self.power)
 
 

@@ -16,7 +16,7 @@ from .cropping import crop_numbers
 from .crops import Frame
 from .draws import Draws
 from .mollify import ROLES, Mollification, strengths
-from .occlusion import Patch, occlusion_numbers
+from .occlusion import Patches, occlusion_numbers
 from .policies import policy_numbers
 from .recipe import Recipe
 
@@ -32,7 +32,7 @@ class Plan:
         placement: What they show, and where that goes in the output.
         visibility: float32 (N,) in [0, 1].
         flipped: bool (N,).
-        patch: The occluding patches, or None.
+        patches: The occluding patches, or None.
         noise: Amplitudes of the additive noise, float32 (N,), and seeds of its pixels, int64 (N,); or None.
         mollification: Roles and strengths of the mollification, or None.
     """
@@ -43,7 +43,7 @@ class Plan:
     placement: softops.Placement
     visibility: np.ndarray
     flipped: np.ndarray
-    patch: Patch | None
+    patches: Patches | None
     noise: tuple[np.ndarray, np.ndarray] | None
     mollification: Mollification | None
 
@@ -51,7 +51,8 @@ class Plan:
         """What was drawn, by name, one row per sample.
 
         `window` and `placement` are (left, top, width, height), the one in source pixels, the other, which is the
-        window's visible part, in output pixels before the flip; `patch` is (left, top, side) in output pixels.
+        window's visible part, in output pixels before the flip. `patches` are (left, top, width, height) of up to M
+        rectangles, int32 (N, M, 4) in output pixels, and `covered` the number of pixels that they cover.
         """
         details = {
             "window": np.stack(self.window, axis=1),
@@ -59,8 +60,9 @@ class Plan:
             "visibility": self.visibility,
             "flipped": self.flipped,
         }
-        if self.patch is not None:
-            details["patch"] = np.stack(self.patch, axis=1)
+        if self.patches is not None:
+            details["patches"] = np.stack(self.patches, axis=2)
+            details["covered"] = self.patches.covered()
         if self.noise is not None:
             details["noise_amplitude"] = self.noise[0]
         if self.mollification is not None:
@@ -71,7 +73,7 @@ class Plan:
 
 
 def plan(
-    recipe: Recipe, draws: Draws, shape: tuple[np.ndarray, np.ndarray], *, size: int, epoch: int, raw: bool = False
+    recipe: Recipe, draws: Draws, shape: tuple[np.ndarray, np.ndarray], *, size: int, epoch: float, raw: bool = False
 ) -> Plan:
     """Draw and compute a batch's numbers.
 
@@ -80,7 +82,7 @@ def plan(
         draws: The batch's random draws.
         shape: Heights and widths of the images in pixels, each (N,), > 0.
         size: Side of the square output in pixels.
-        epoch: Number of the epoch, for schedules.
+        epoch: Time in epochs, for schedules: the epoch's number plus the share of it that has passed.
         raw: Whether the images are raw pixels.
     """
     height, width = (side.astype(np.float32) for side in shape)
@@ -94,18 +96,18 @@ def plan(
         flipped = draws.uniform("flip", 1)[0] < recipe.flip.probability
     inputs = crop_numbers(recipe, frame, window, placement, flipped, raw=raw)
     if recipe.policy is not None:
-        inputs |= policy_numbers(recipe.policy, draws)
-    patch = None
+        inputs |= policy_numbers(recipe.policy, draws, epoch)
+    patches = None
     if recipe.occlude is not None:
-        patch = recipe.occlude.patch(draws, size)
-        inputs |= occlusion_numbers(patch)
-        certainties.append(recipe.occlude.certainty(patch, size))
+        patches = recipe.occlude.patches(draws, size, epoch)
+        inputs |= occlusion_numbers(patches)
+        certainties.append(recipe.occlude.certainty(patches, size))
     noise = mollification = None
     if recipe.noise is not None:
-        noise = recipe.noise.amplitude(draws), draws.seeds("noise pixels")
+        noise = recipe.noise.amplitude(draws, epoch), draws.seeds("noise pixels")
         certainties.append(recipe.noise.certainty(noise[0]))
     if recipe.mollify is not None:
-        mollification = recipe.mollify.draw(draws)
+        mollification = recipe.mollify.draw(draws, epoch)
         certainties.append(recipe.mollify.certainty(mollification))
     certainty = softops.combined(*certainties)
-    return Plan(inputs, certainty, window, placement, visibility, flipped, patch, noise, mollification)
+    return Plan(inputs, certainty, window, placement, visibility, flipped, patches, noise, mollification)

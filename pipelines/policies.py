@@ -13,6 +13,7 @@ import numpy as np
 
 from . import checks
 from .draws import Draws
+from .schedules import Scheduled, check_reached, value_at
 
 
 @dataclass(frozen=True)
@@ -21,19 +22,22 @@ class RandAugment:
 
     Attributes:
         num_ops: Operations per image, >= 1.
-        magnitude: Magnitude bin, in [0, num_magnitude_bins).
+        magnitude: Magnitude bin, in [0, num_magnitude_bins - 1]; a number or a schedule over epochs, which is rounded.
         num_magnitude_bins: Bins that the magnitude ranges are divided into.
     """
 
     num_ops: int = 2
-    magnitude: int = 9
+    magnitude: Scheduled = 9
     num_magnitude_bins: int = 31
 
     def __post_init__(self) -> None:
         checks.positive("num_ops", self.num_ops)
         checks.positive("num_magnitude_bins", self.num_magnitude_bins)
-        if not 0 <= self.magnitude < self.num_magnitude_bins:
-            raise ValueError(f"magnitude must be in [0, {self.num_magnitude_bins}), got {self.magnitude}")
+        check_reached(self._check_magnitude, "magnitude", self.magnitude)
+
+    def _check_magnitude(self, name: str, value: float) -> None:
+        if not 0 <= value <= self.num_magnitude_bins - 1:
+            raise ValueError(f"{name} must be in [0, {self.num_magnitude_bins - 1}], got {value}")
 
     def suite(self) -> list[Any]:
         """The operations to choose from."""
@@ -41,9 +45,9 @@ class RandAugment:
 
         return rand_augment.get_rand_augment_suite(use_shape=True)
 
-    def magnitudes(self, uniform: np.ndarray) -> np.ndarray:
-        """Magnitude bins, int32 of the shape of `uniform`."""
-        return np.full(uniform.shape, self.magnitude, np.int32)
+    def magnitudes(self, uniform: np.ndarray, epoch: float) -> np.ndarray:
+        """Magnitude bins at a time in epochs, int32 of the shape of `uniform`."""
+        return np.full(uniform.shape, round(value_at(self.magnitude, epoch)), np.int32)
 
 
 @dataclass(frozen=True)
@@ -66,15 +70,15 @@ class TrivialAugment:
 
         return trivial_augment.get_trivial_augment_wide_suite(use_shape=False)
 
-    def magnitudes(self, uniform: np.ndarray) -> np.ndarray:
-        """Magnitude bins, int32 of the shape of `uniform`, equally likely."""
+    def magnitudes(self, uniform: np.ndarray, epoch: float) -> np.ndarray:
+        """Magnitude bins, int32 of the shape of `uniform`, equally likely at any time."""
         return (uniform * self.num_magnitude_bins).astype(np.int32)
 
 
 Policy = RandAugment | TrivialAugment
 
 
-def policy_numbers(policy: Policy, draws: Draws) -> dict[str, np.ndarray]:
+def policy_numbers(policy: Policy, draws: Draws, epoch: float = 0) -> dict[str, np.ndarray]:
     """Graph inputs of a policy: int32 (N,) arrays of operation, magnitude bin and sign for each of its steps."""
     suite_size = len(policy.suite())
     u = draws.uniform("policy", 3 * policy.num_ops)
@@ -82,7 +86,7 @@ def policy_numbers(policy: Policy, draws: Draws) -> dict[str, np.ndarray]:
     for step in range(policy.num_ops):
         operation, magnitude, sign = u[3 * step : 3 * step + 3]
         inputs[f"policy_operation_{step}"] = (operation * suite_size).astype(np.int32)
-        inputs[f"policy_magnitude_{step}"] = policy.magnitudes(magnitude)
+        inputs[f"policy_magnitude_{step}"] = policy.magnitudes(magnitude, epoch)
         inputs[f"policy_sign_{step}"] = (sign < 0.5).astype(np.int32)
     return inputs
 

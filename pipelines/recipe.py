@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from . import checks
 from .crops import Crop, SoftCrop
 from .mollify import AdditiveNoise, Mollify
-from .occlusion import Occlude
+from .occlusion import Mask
 from .policies import Policy
 
 
@@ -60,7 +60,7 @@ class Recipe:
         flip: Horizontal flip.
         policy: `RandAugment` or `TrivialAugment`.
         normalize: Mean and standard deviation of the output.
-        occlude: A patch that hides a share of the image.
+        occlude: What hides a part of the image: `Occlude`, `RandomErasing`, `Cutout`, `HideAndSeek` or `GridMask`.
         noise: Additive noise on the normalised image.
         mollify: Noise or DCT blur of the normalised image.
         views: Versions of each sample, each with draws of its own, for self-supervised training.
@@ -73,7 +73,7 @@ class Recipe:
     flip: Flip | None = field(default_factory=Flip)
     policy: Policy | None = None
     normalize: Normalize = field(default_factory=Normalize)
-    occlude: Occlude | None = None
+    occlude: Mask | None = None
     noise: AdditiveNoise | None = None
     mollify: Mollify | None = None
     views: int = 1

@@ -1,7 +1,14 @@
-"""Values that change with the epoch."""
+"""Values that change in the course of training.
+
+Time is counted in epochs from 0 and may be fractional: step 30 of 120 in epoch 7 is time 7.25. Every schedule is a
+frozen dataclass with two methods: `at(epoch)`, its value at a time, and `turns()`, the times between which its value
+only rises or only falls, so that the values there are the extremes of all that it reaches.
+"""
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 
@@ -29,14 +36,116 @@ class StepDecay:
         if not self.factor > 0:
             raise ValueError(f"factor must be positive, got {self.factor}")
 
-    def at(self, epoch: int) -> float:
-        """The value in an epoch."""
+    def at(self, epoch: float) -> float:
+        """The value at a time in epochs; it stays the same within an epoch."""
         return self.value if epoch < self.epoch else self.value / self.factor
 
+    def turns(self) -> tuple[float, ...]:
+        """Times between which the value only rises or only falls."""
+        return (0, self.epoch)
 
-Scheduled = float | StepDecay
+
+@dataclass(frozen=True)
+class Linear:
+    """From `start` to `end` along a straight line, constant before and after.
+
+    Attributes:
+        start: Value until the beginning of `first_epoch`.
+        end: Value from the beginning of `last_epoch` on.
+        first_epoch: Time from which the value moves, in epochs >= 0.
+        last_epoch: Time at which it arrives, in epochs, > first_epoch.
+    """
+
+    start: float
+    end: float
+    first_epoch: float
+    last_epoch: float
+
+    def __post_init__(self) -> None:
+        _check_ramp(self)
+
+    def at(self, epoch: float) -> float:
+        """The value at a time in epochs."""
+        return _between(self.start, self.end, _progress(self, epoch))
+
+    def turns(self) -> tuple[float, ...]:
+        """Times between which the value only rises or only falls."""
+        return (self.first_epoch, self.last_epoch)
 
 
-def value_at(scheduled: Scheduled, epoch: int) -> float:
-    """The value of a number or of a schedule in an epoch."""
-    return scheduled.at(epoch) if isinstance(scheduled, StepDecay) else scheduled
+@dataclass(frozen=True)
+class Cosine:
+    """From `start` to `end` along half a period of a cosine, constant before and after (Loshchilov & Hutter 2017).
+
+    Attributes:
+        start: Value until the beginning of `first_epoch`.
+        end: Value from the beginning of `last_epoch` on.
+        first_epoch: Time from which the value moves, in epochs >= 0.
+        last_epoch: Time at which it arrives, in epochs, > first_epoch.
+    """
+
+    start: float
+    end: float
+    first_epoch: float
+    last_epoch: float
+
+    def __post_init__(self) -> None:
+        _check_ramp(self)
+
+    def at(self, epoch: float) -> float:
+        """The value at a time in epochs."""
+        return _between(self.start, self.end, (1.0 - math.cos(math.pi * _progress(self, epoch))) / 2.0)
+
+    def turns(self) -> tuple[float, ...]:
+        """Times between which the value only rises or only falls."""
+        return (self.first_epoch, self.last_epoch)
+
+
+Schedule = StepDecay | Linear | Cosine
+Scheduled = float | Schedule
+
+
+def _check_ramp(ramp: Linear | Cosine) -> None:
+    for name in ("start", "end"):
+        if not math.isfinite(getattr(ramp, name)):
+            raise ValueError(f"{name} must be finite, got {getattr(ramp, name)}")
+    if not ramp.first_epoch >= 0:
+        raise ValueError(f"first_epoch must not be negative, got {ramp.first_epoch}")
+    if not ramp.first_epoch < ramp.last_epoch < math.inf:
+        raise ValueError(f"last_epoch must be after first_epoch, {ramp.first_epoch}, got {ramp.last_epoch}")
+
+
+def _progress(ramp: Linear | Cosine, epoch: float) -> float:
+    return min(max((epoch - ramp.first_epoch) / (ramp.last_epoch - ramp.first_epoch), 0.0), 1.0)
+
+
+def _between(start: float, end: float, progress: float) -> float:
+    # exact at both ends, which start + progress * (end - start) is not
+    return (1.0 - progress) * start + progress * end
+
+
+def value_at(scheduled: Scheduled, epoch: float) -> float:
+    """The value of a number or of a schedule at a time in epochs."""
+    return scheduled.at(epoch) if isinstance(scheduled, Schedule) else scheduled
+
+
+def turns(scheduled: Scheduled) -> tuple[float, ...]:
+    """Times between which a number or a schedule only rises or only falls."""
+    return scheduled.turns() if isinstance(scheduled, Schedule) else (0,)
+
+
+def reached(scheduled: Scheduled) -> tuple[float, ...]:
+    """Values that include the smallest and the largest that a number or a schedule ever has."""
+    return tuple(value_at(scheduled, epoch) for epoch in turns(scheduled))
+
+
+def check_reached(rule: Callable[[str, float], None], name: str, scheduled: Scheduled) -> None:
+    """Raise ValueError unless a number, or all that a schedule reaches, keeps a rule of `checks`.
+
+    Args:
+        rule: A check that holds between two values if it holds for both, such as `checks.share`.
+        name: What the value is called.
+        scheduled: The number or schedule.
+    """
+    for value in reached(scheduled):
+        rule(name, value)

@@ -168,7 +168,7 @@ def test_loader_options(photos, option, message):
         (lambda: Occlude(share=1.1), r"share must be in \[0, 1\], got 1.1"),
         (lambda: Normalize(std=(1, 0, 1)), "std must be positive, got 0"),
         (lambda: Normalize(mean=(0.5, 0.5)), "mean must have three values"),
-        (lambda: RandAugment(magnitude=31), r"magnitude must be in \[0, 31\), got 31"),
+        (lambda: RandAugment(magnitude=31), r"magnitude must be in \[0, 30\], got 31"),
         (lambda: RandAugment(num_ops=0), "num_ops must be positive, got 0"),
         (lambda: TrivialAugment(num_magnitude_bins=0), "num_magnitude_bins must be positive, got 0"),
         (lambda: StepDecay(0.3, epoch=-1), "epoch must not be negative, got -1"),

@@ -98,10 +98,10 @@ def test_occlusion_hides_the_reported_square(ramp_folder, device):
     recipe = Recipe(crop=CenterCrop(), flip=None, normalize=VALUES, occlude=Occlude(share=0.3))
     images, details = play(ramp_folder(64, 64), recipe, 64, device)
     y, x = np.mgrid[:64, :64]
-    for image, (left, top, side) in zip(images, details["patch"], strict=True):
-        hidden = (x >= left) & (x < left + side) & (y >= top) & (y < top + side)
+    for image, ((left, top, width, height),) in zip(images, details["patches"], strict=True):
+        hidden = (x >= left) & (x < left + width) & (y >= top) & (y < top + height)
         np.testing.assert_array_equal((image == 0).all(axis=0), hidden)
-    corners = details["patch"][:, :2]
+    corners = details["patches"][:, 0, :2]
     assert corners.min() < 5
     assert corners.max() > 64 - 35 - 5
     assert len(np.unique(corners, axis=0)) > 50

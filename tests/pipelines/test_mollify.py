@@ -97,7 +97,7 @@ def test_confidence_of_a_combined_recipe_is_the_product_rule(photo_folder):
     )
     _, confidence, details = play(photo_folder, recipe, count=250, epochs=8, size=32)
     assert len(confidence) == 2000
-    v, side = details["visibility"].astype(np.float64), details["patch"][:, 2]
+    v, side = details["visibility"].astype(np.float64), details["patches"][:, 0, 2]
     t, role = details["mollify_strength"].astype(np.float64), details["mollify_role"]
     a = abs(details["noise_amplitude"].astype(np.float64))
     crop = 1 - (1 - v) ** 3

@@ -135,7 +135,7 @@ def _check_shards(folder: Path, manifest: Manifest) -> None:
 def _check_samples(manifest: Manifest, samples: NDArray[Any]) -> None:
     """Raise unless every row points into its shard and the summary in the manifest is that of the rows."""
 
-    def require(rows_agree: bool | np.bool, rule: str) -> None:  # noqa: FBT001 - a truth to enforce, not a switch
+    def require(rows_agree: bool | np.bool_, rule: str) -> None:  # noqa: FBT001 - a truth to enforce, not a switch
         if not rows_agree:
             raise ValueError(f"{manifest.samples.file} must {rule}, got other rows; convert again")
 

@@ -44,6 +44,11 @@ def test_loads_what_was_written(shard_set):
         loaded.sample_name(12)
 
 
+def test_loads_with_numpy_1_26_which_has_no_bool(shard_set, monkeypatch):
+    monkeypatch.delattr(np, "bool", raising=False)
+    assert len(load(shard_set).samples) == 12
+
+
 @pytest.mark.parametrize("name", ["shard-000001.tar", "shard-000002.idx", "samples.npy"])
 def test_missing_file(shard_set, name):
     (shard_set / name).unlink()

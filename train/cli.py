@@ -17,6 +17,7 @@ COMMANDS = {
     "convert": ("..pipelines.shards.cli", "turn images into a shard set that reads fast"),
     "train": (".train_command", "train a classifier on softly augmented images"),
     "eval": (".eval_command", "measure accuracy and calibration of a checkpoint"),
+    "show": (".show_command", "draw what a recipe does to images, and its curves"),
     "demo": (".demo", "train on handwritten digits with hard and soft crops, and report"),
 }
 

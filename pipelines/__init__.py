@@ -1,19 +1,24 @@
 """Softly augmented batches: what is done to images, and the loader that does it.
 
-Importing this package does not start DALI; making a `Loader` does.
+Names are imported when they are first used, so that a program which only converts or asks for help does not wait for
+torch and DALI.
 """
 
-from . import presets
-from .crops import CenterCrop, PadCrop, RandomResizedCrop, SoftCrop, SoftShift
-from .loader import Loader
-from .masks import Cutout, GridMask, HideAndSeek, RandomErasing
-from .mollify import AdditiveNoise, Mollify
-from .occlusion import Occlude
-from .policies import RandAugment, TrivialAugment
-from .reading import ReadError
-from .recipe import Flip, Normalize, Recipe
-from .schedules import Cosine, Linear, StepDecay
-from .shapes import UnreadableImageError
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from . import presets
+    from .crops import CenterCrop, PadCrop, RandomResizedCrop, SoftCrop, SoftShift
+    from .loader import Loader
+    from .masks import Cutout, GridMask, HideAndSeek, RandomErasing
+    from .mollify import AdditiveNoise, Mollify
+    from .occlusion import Occlude
+    from .policies import RandAugment, TrivialAugment
+    from .reading import ReadError
+    from .recipe import Flip, Normalize, Recipe
+    from .schedules import Cosine, Linear, StepDecay
+    from .shapes import GraphError, UnreadableImageError
 
 __all__ = [
     "AdditiveNoise",
@@ -21,6 +26,7 @@ __all__ = [
     "Cosine",
     "Cutout",
     "Flip",
+    "GraphError",
     "GridMask",
     "HideAndSeek",
     "Linear",
@@ -41,3 +47,42 @@ __all__ = [
     "UnreadableImageError",
     "presets",
 ]
+
+_MODULES = {
+    "AdditiveNoise": "mollify",
+    "CenterCrop": "crops",
+    "Cosine": "schedules",
+    "Cutout": "masks",
+    "Flip": "recipe",
+    "GraphError": "shapes",
+    "GridMask": "masks",
+    "HideAndSeek": "masks",
+    "Linear": "schedules",
+    "Loader": "loader",
+    "Mollify": "mollify",
+    "Normalize": "recipe",
+    "Occlude": "occlusion",
+    "PadCrop": "crops",
+    "RandAugment": "policies",
+    "RandomErasing": "masks",
+    "RandomResizedCrop": "crops",
+    "ReadError": "reading",
+    "Recipe": "recipe",
+    "SoftCrop": "crops",
+    "SoftShift": "crops",
+    "StepDecay": "schedules",
+    "TrivialAugment": "policies",
+    "UnreadableImageError": "shapes",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name == "presets":
+        return import_module(".presets", __name__)
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f".{_MODULES[name]}", __name__), name)
+
+
+def __dir__() -> list[str]:
+    return __all__

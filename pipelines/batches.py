@@ -41,7 +41,8 @@ class BatchBuilder:
         details: bool,
     ) -> None:
         self._source, self._recipe, self._device, self._soft = source, recipe, device, soft
-        self._mollifier = Mollifier(size, device)
+        degrades = recipe.noise is not None or recipe.mollify is not None
+        self._mollifier = Mollifier(size, device) if degrades else None
         extra = {"iou": recipe.views > 1, "index": index, "details": details}
         self._extra = [name for name, wanted in extra.items() if wanted]
         names = ["images", *(["targets"] if soft else ["labels", "confidence"]), *self._extra]
@@ -74,6 +75,8 @@ class BatchBuilder:
         return self._type(*fields)
 
     def _degrade(self, images: torch.Tensor, plan: Plan) -> None:
+        if self._mollifier is None:
+            return
         if self._recipe.noise is not None and plan.noise is not None:
             amplitude, seeds = plan.noise
             self._mollifier.add_noise(images, amplitude * np.float32(self._recipe.noise.pixel_sigma), seeds)

@@ -17,10 +17,10 @@ def not_negative(name: str, value: float) -> None:
         raise ValueError(f"{name} must not be negative, got {value}")
 
 
-def whole(name: str, value: float) -> None:
-    """Raise ValueError unless `value` is a whole number of at least 1."""
-    if not (value >= 1 and math.isfinite(value) and value == int(value)):
-        raise ValueError(f"{name} must be a whole number of at least 1, got {value}")
+def whole(name: str, value: float, *, least: int = 1) -> None:
+    """Raise ValueError unless `value` is a whole number of at least `least`."""
+    if not (value >= least and math.isfinite(value) and value == int(value)):
+        raise ValueError(f"{name} must be a whole number of at least {least}, got {value}")
 
 
 def share(name: str, value: float) -> None:

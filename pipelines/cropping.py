@@ -82,7 +82,9 @@ def visible_part(source: Any, inputs: dict[str, Any], *, raw: bool, device: str)
     rectangle = {"start": inputs["start"], "shape": inputs["extent"], "axis_names": "HW"}
     if raw:
         return fn.slice(source, **rectangle)
-    return fn.decoders.image_slice(source, device="mixed" if device == "gpu" else "cpu", **rectangle)
+    # The GPU's decoder repeats subsampled chroma by default; fancy upsampling is what the CPU's, and Pillow's, does.
+    decoder = {"device": "mixed", "jpeg_fancy_upsampling": True} if device == "gpu" else {"device": "cpu"}
+    return fn.decoders.image_slice(source, **decoder, **rectangle)
 
 
 def resized(images: Any, inputs: dict[str, Any]) -> Any:

@@ -180,7 +180,7 @@ class PadCrop(_Hard):
     whole_pixels: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
-        checks.not_negative("padding", self.padding)
+        checks.whole("padding", self.padding, least=0)
 
     def window(self, frame: Frame) -> Window:
         u = frame.draws.uniform("crop", 2)
@@ -206,7 +206,7 @@ class CenterCrop(_Hard):
 
     def __post_init__(self) -> None:
         if self.resize is not None:
-            checks.positive("resize", self.resize)
+            checks.whole("resize", self.resize)
 
     def window(self, frame: Frame) -> Window:
         resize = frame.size if self.resize is None else self.resize

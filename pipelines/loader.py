@@ -5,48 +5,38 @@ from __future__ import annotations
 import os
 from collections import deque
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
 
 from . import checks
 from .batches import BatchBuilder
 from .crops import CenterCrop
-from .draws import Draws, permutation
 from .graph import GraphOptions, build_graph
-from .partition import Step, partition
-from .plan import Plan, plan
+from .partition import partition
+from .preparing import Prepared, Preparer
 from .process import default_threads, pick_device, place_among_ranks
-from .reading import ReadAhead, SampleReader
+from .reading import Failure, ReadAhead
 from .recipe import Recipe
 from .runner import GraphRunner
-from .shapes import ImageShapes, first_unreadable
 from .sources import Source, open_source
 
 TARGETS = ("confidence", "soft")
-
-
-@dataclass(frozen=True)
-class _Prepared:
-    """A batch that is ready for the graph."""
-
-    index: np.ndarray  # int64 (N,)
-    images: list[np.ndarray] | np.ndarray
-    plan: Plan
 
 
 class Loader:
     """Iterates over a data set in softly augmented batches.
 
     One `iter` is one epoch. Order and draws depend on `seed` and the epoch's number alone, not on the number of ranks
-    or threads. Each `iter` plays the epoch after the last one, or the one that `set_epoch` names, from its beginning,
-    also after a `break`. Iterating yields named tuples `Batch` with these fields, on the loader's device:
+    or threads. Two things go by the batch: a schedule that moves within an epoch moves once per step, and on a GPU the
+    pixels of noise are drawn for a batch together.
+
+    Each `iter` plays the epoch after the last one, or the one that `set_epoch` names, from its beginning, also after a
+    `break`. Iterating yields named tuples `Batch` with these fields, on the loader's device:
 
     - `images`: float32 (N, 3, S, S), normalised;
-    - `labels`: int64 (N,), and `confidence`: float32 (N,) in [1/K, 1], the probability that the target should
-      put on the label (MATH.md section 1); or, with `targets="soft"`, one field `targets` in their place:
+    - `labels`: int64 (N,), and `confidence`: float32 (N,) in [1/K, 1], the probability that the target should put on
+      the label (SA Eq. 7, multiplied over the steps); or, with `targets="soft"`, one field `targets` in their place:
       float32 (N, K), the unnormalised target `w * q` that any cross-entropy with probability targets takes (SA Eq. 6);
     - `iou` with several views: float32 (V, V, N), intersection over union of the windows of each pair of views;
     - `index` on request: int64 (N,), the samples' positions in the data set;
@@ -97,8 +87,8 @@ class Loader:
         prefetch: int = 2,
     ) -> None:
         checks.not_negative("seed", seed)
-        checks.positive("image_size", image_size)
-        checks.positive("prefetch", prefetch)
+        for name, value in (("batch_size", batch_size), ("image_size", image_size), ("prefetch", prefetch)):
+            checks.whole(name, value)
         checks.choice("targets", targets, TARGETS)
         self.recipe, self.batch_size, self.image_size, self.seed = recipe, batch_size, image_size, seed
         self.device = pick_device(device)
@@ -112,11 +102,10 @@ class Loader:
             self._source, recipe, image_size, self.device, soft=targets == "soft", index=index, details=details
         )
         threads = default_threads() if num_threads is None else num_threads
-        checks.positive("num_threads", threads)
+        checks.whole("num_threads", threads)
         device_id = None if self.device.type == "cpu" else self.device.index
         self._options = GraphOptions(batch_size * recipe.views, threads, device_id, prefetch)
-        self._reader = SampleReader(self._source)
-        self._shapes = ImageShapes(self._source, batch_size, threads)
+        self._preparer = Preparer(self._source, recipe, batch_size, image_size, seed=seed, num_threads=threads)
         self._runner: GraphRunner | None = None
         self._epoch = 0
         self._playing: Iterator[Any] | None = None
@@ -159,7 +148,7 @@ class Loader:
         """Stop reading and free the graph; the loader may be iterated again."""
         self._stop()
         self._runner = None
-        self._reader.close()
+        self._preparer.close()
 
     def __enter__(self) -> Loader:
         return self
@@ -168,43 +157,23 @@ class Loader:
         self.close()
 
     def _stop(self) -> None:
-        if self._playing is not None:
-            self._playing.close()  # type: ignore[attr-defined]
-            self._playing = None
-
-    def _prepare(self, epoch: int, order: np.ndarray, number: int, step: Step) -> _Prepared:
-        positions = np.arange(step.start, step.start + step.count) % len(order)
-        index = order[positions]
-        images = self._reader.read(index)
-        shape = self._shapes.of(index, images)
-        if not self.recipe.crop.resizes:
-            self._check_fixed_size(index, shape)
-        views = self.recipe.views
-        draws = Draws(self.seed, epoch, step.start, step.count, views)
-        raw = self._source.raw_shape is not None
-        if views > 1:  # the same bytes again for each view
-            shape = np.tile(shape[0], views), np.tile(shape[1], views)
-            images = images * views if isinstance(images, list) else np.concatenate([images] * views)
-        time = epoch + number / len(self._steps)
-        return _Prepared(index, images, plan(self.recipe, draws, shape, size=self.image_size, epoch=time, raw=raw))
-
-    def _check_fixed_size(self, index: np.ndarray, shape: tuple[np.ndarray, np.ndarray]) -> None:
-        wrong = np.flatnonzero((shape[0] != self.image_size) | (shape[1] != self.image_size))
-        if len(wrong):
-            row = int(wrong[0])
-            raise ValueError(
-                f"image_size must be the images' own size with {type(self.recipe.crop).__name__}, got "
-                f"{self.image_size} for {shape[0][row]}x{shape[1][row]} in {self.source(int(index[row]))}; "
-                "use a crop that resizes, such as SoftCrop"
-            )
+        playing, self._playing = self._playing, None
+        if playing is not None:
+            playing.close()  # type: ignore[attr-defined]
 
     def _play(self, epoch: int) -> Iterator[Any]:
-        order = permutation(self.seed, epoch, self.num_samples) if self._shuffle else np.arange(self.num_samples)
         depth = self._options.prefetch
-        ahead = ReadAhead(lambda step: self._prepare(epoch, order, *step), enumerate(self._steps), depth=depth)
-        in_flight: deque[_Prepared] = deque()
+        steps = enumerate(self._steps)
+        # The thread gets the preparer alone: a loader that is dropped in the middle of an epoch can then be collected,
+        # which closes this generator, which ends the thread.
+        ahead = ReadAhead(self._preparer.of_epoch(epoch, len(self._steps), shuffle=self._shuffle), steps, depth=depth)
+        in_flight: deque[Prepared] = deque()
         try:
             for prepared in ahead:
+                if isinstance(prepared, Failure):
+                    while in_flight:  # the batches before the one that failed are good
+                        yield self._collect(in_flight)
+                    raise prepared.error
                 in_flight.append(prepared)
                 self._submit(prepared)
                 if len(in_flight) >= depth:
@@ -213,17 +182,17 @@ class Loader:
                 yield self._collect(in_flight)
         finally:
             ahead.close()
-            if self._runner is not None:
-                self._runner.drain()
+            if self._runner is not None and not self._runner.drain():
+                self._runner = None
 
-    def _submit(self, prepared: _Prepared) -> None:
+    def _submit(self, prepared: Prepared) -> None:
         if self._runner is None:
             raw = self._source.raw_shape is not None
             graph = build_graph(self.recipe, prepared.plan.inputs, self._options, size=self.image_size, raw=raw)
             self._runner = GraphRunner(graph, self.device, self._options.prefetch)
         self._runner.submit(prepared.images, prepared.plan.inputs)
 
-    def _collect(self, in_flight: deque[_Prepared]) -> Any:
+    def _collect(self, in_flight: deque[Prepared]) -> Any:
         """Wait for the oldest batch in flight and hand it over."""
         assert self._runner is not None
         prepared = in_flight.popleft()
@@ -231,11 +200,7 @@ class Loader:
             images = self._runner.collect()
         except RuntimeError as error:
             self._runner = None  # a graph that failed is of no further use
-            if self._source.raw_shape is not None:
-                raise
-            # every view has the same bytes, so the first one's tell what is wrong
-            images = list(prepared.images)[: len(prepared.index)]
-            raise first_unreadable(self._source, prepared.index.tolist(), images, error) from error
+            raise self._preparer.explain(prepared, error) from error
         return self._batches.build(images, prepared.plan, prepared.index)
 
 

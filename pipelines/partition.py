@@ -33,8 +33,8 @@ def partition(num_samples: int, batch_size: int, rank: int, world_size: int, las
     Raises:
         ValueError: if an argument is out of range, or no step is possible.
     """
-    checks.positive("batch_size", batch_size)
-    checks.positive("world_size", world_size)
+    checks.whole("batch_size", batch_size)
+    checks.whole("world_size", world_size)
     checks.choice("last_batch", last_batch, LAST_BATCH)
     if not 0 <= rank < world_size:
         raise ValueError(f"rank must be in [0, {world_size}), got {rank}")

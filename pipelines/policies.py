@@ -31,8 +31,8 @@ class RandAugment:
     num_magnitude_bins: int = 31
 
     def __post_init__(self) -> None:
-        checks.positive("num_ops", self.num_ops)
-        checks.positive("num_magnitude_bins", self.num_magnitude_bins)
+        checks.whole("num_ops", self.num_ops)
+        checks.whole("num_magnitude_bins", self.num_magnitude_bins)
         check_reached(self._check_magnitude, "magnitude", self.magnitude)
 
     def _check_magnitude(self, name: str, value: float) -> None:
@@ -62,7 +62,7 @@ class TrivialAugment:
     num_ops = 1
 
     def __post_init__(self) -> None:
-        checks.positive("num_magnitude_bins", self.num_magnitude_bins)
+        checks.whole("num_magnitude_bins", self.num_magnitude_bins)
 
     def suite(self) -> list[Any]:
         """The operations to choose from."""

@@ -15,7 +15,10 @@ def pick_device(device: str | torch.device | None) -> torch.device:
     """
     if device is None:
         device = "cuda" if torch.cuda.is_available() else "cpu"
-    device = torch.device(device)
+    try:
+        device = torch.device(device)
+    except RuntimeError:
+        raise ValueError(f"device must be 'cpu', 'cuda' or 'cuda:N', got {device!r}") from None
     if device.type not in ("cpu", "cuda"):
         raise ValueError(f"device must be a CPU or an NVIDIA GPU, got {str(device)!r}")
     if device.type == "cpu":

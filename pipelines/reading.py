@@ -6,14 +6,16 @@ import os
 import queue
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
-from typing import Generic, TypeVar
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 
 from .sources import Source
 
-T = TypeVar("T")
+Item = TypeVar("Item")
+Result = TypeVar("Result")
 
 _OPEN_FILES = 128  # shards kept open; far below the usual limit of 1,024 descriptors
 
@@ -92,11 +94,19 @@ class SampleReader:
         return self._open[file]
 
 
-class ReadAhead(Generic[T]):
+@dataclass(frozen=True)
+class Failure:
+    """Stands in the place of an item that failed, and ends the items."""
+
+    error: BaseException
+
+
+class ReadAhead(Generic[Item, Result]):
     """Runs `produce` over some items in a background thread, a few items ahead of the consumer.
 
-    Iterate over it; an exception in the thread is raised at the place of the item that it belongs to. `close` stops
-    the thread, also in the middle.
+    Iterate over it. An exception in the thread comes as a `Failure` at the place of the item that it belongs to, so
+    that the consumer can finish the items before it. `close` stops the thread, also in the middle; the thread holds
+    nothing but `produce` and `items`.
 
     Args:
         produce: Called in the thread with one item at a time, in order.
@@ -104,42 +114,43 @@ class ReadAhead(Generic[T]):
         depth: Results kept ahead, >= 1.
     """
 
-    _END = object()
-
-    def __init__(self, produce: Callable[..., T], items: Iterator, *, depth: int) -> None:
-        self._results: queue.Queue = queue.Queue(maxsize=depth)
+    def __init__(self, produce: Callable[[Item], Result], items: Iterable[Item], *, depth: int) -> None:
+        self._results: queue.Queue[Any] = queue.Queue(maxsize=depth)
         self._stopping = threading.Event()
-        self._thread = threading.Thread(target=self._run, args=(produce, items), name="softfeed-reader", daemon=True)
+        arguments = (produce, items, self._results, self._stopping)
+        self._thread = threading.Thread(target=_produce, args=arguments, name="softfeed-reader", daemon=True)
         self._thread.start()
 
-    def _run(self, produce: Callable[..., T], items: Iterator) -> None:
-        try:
-            for item in items:
-                if not self._put(produce(item)):
-                    return
-            self._put(self._END)
-        except BaseException as error:  # noqa: BLE001 - handed to the consumer, whatever it is
-            self._put(error)
-
-    def _put(self, result: object) -> bool:
-        while not self._stopping.is_set():
-            try:
-                self._results.put(result, timeout=0.1)
-            except queue.Full:
-                continue
-            return True
-        return False
-
-    def __iter__(self) -> Iterator[T]:
-        while True:
-            result = self._results.get()
-            if result is self._END:
-                return
-            if isinstance(result, BaseException):
-                raise result
+    def __iter__(self) -> Iterator[Result | Failure]:
+        while (result := self._results.get()) is not _END:
             yield result
+            if isinstance(result, Failure):
+                return
 
     def close(self) -> None:
         """Stop the thread and wait for it."""
         self._stopping.set()
         self._thread.join()
+
+
+_END = object()
+
+
+def _produce(
+    produce: Callable[[Any], Any], items: Iterable[Any], results: queue.Queue[Any], stopping: threading.Event
+) -> None:
+    def put(result: object) -> None:
+        while not stopping.is_set():
+            try:
+                return results.put(result, timeout=0.1)
+            except queue.Full:
+                continue
+
+    try:
+        for item in items:
+            if stopping.is_set():
+                return
+            put(produce(item))
+        put(_END)
+    except BaseException as error:  # noqa: BLE001 - handed to the consumer, whatever it is
+        put(Failure(error))

@@ -47,6 +47,8 @@ class Normalize:
             checks.share("mean", value)
         for value in self.std:
             checks.positive("std", value)
+            if value > 2:
+                raise ValueError(f"std must be that of pixels scaled to [0, 1], got {value}; divide by 255")
 
 
 @dataclass(frozen=True)
@@ -79,7 +81,7 @@ class Recipe:
     views: int = 1
 
     def __post_init__(self) -> None:
-        checks.positive("views", self.views)
+        checks.whole("views", self.views)
         if self.views > 1 and not self.crop.random:
             raise ValueError(f"views must be 1 for a crop that is not random, got {self.views} with {self.crop}")
 

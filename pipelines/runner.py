@@ -58,17 +58,26 @@ class GraphRunner:
             self._fillers += 1
             self.submit(*self._last)
         images = self._next()
-        if self.pending == self._fillers:
-            self.drain()
+        while self.pending and self.pending == self._fillers:
+            self._next()
+            self._fillers -= 1
         return images
 
-    def drain(self) -> None:
-        """Wait for all batches in flight and drop them."""
-        if self.pending and self._fed < self._depth:
-            self.collect()
-        while self.pending:
-            self._next()
+    def drain(self) -> bool:
+        """Wait for all batches in flight and drop them.
+
+        Returns:
+            Whether the graph is still of use; it is not if one of them failed.
+        """
+        try:
+            if self.pending and self._fed < self._depth:
+                self.collect()
+            while self.pending:
+                self._next()
+        except RuntimeError:
+            return False
         self._fillers = 0
+        return True
 
     def _next(self) -> torch.Tensor:
         self.pending -= 1

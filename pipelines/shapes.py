@@ -13,6 +13,10 @@ class UnreadableImageError(ValueError):
     """Bytes that are no image, or cut short; the message names the sample and what to do."""
 
 
+class GraphError(RuntimeError):
+    """The graph failed for a reason that no single image explains."""
+
+
 @pipeline_def
 def _peek() -> object:
     encoded = fn.external_source(name="encoded", dtype=types.UINT8, ndim=1, no_copy=True)
@@ -73,10 +77,10 @@ class ImageShapes:
 
 def first_unreadable(
     source: Source, indices: list[int], images: list[np.ndarray], error: RuntimeError
-) -> UnreadableImageError | RuntimeError:
+) -> UnreadableImageError | GraphError:
     """The exception to raise for a batch that did not decode: it names the first image that does not.
 
-    Every image is decoded by itself. If all of them decode, the fault is elsewhere and `error` comes back.
+    Every image is decoded by itself on the CPU. If all of them decode, the fault is elsewhere, on a GPU for instance.
     """
     results = Decoder().decode([image.tobytes() for image in images])
     for index, result in zip(indices, results, strict=True):
@@ -85,4 +89,14 @@ def first_unreadable(
                 f"cannot decode {source.describe(index)}: {result.reason}; "
                 "remove it, or run softfeed convert, which sets bad images aside"
             )
-    return error
+    names = ", ".join(source.describe(index) for index in indices[:3])
+    return GraphError(
+        f"the graph failed on a batch whose images decode on the CPU one by one ({names}, ...): {_last_line(error)}"
+    )
+
+
+def _last_line(error: RuntimeError) -> str:
+    """What DALI says at the end of its report, before its remarks about the pipeline."""
+    lines = [line.strip() for line in str(error).splitlines()]
+    told = [line for line in lines if line and not line.startswith(("Current pipeline", "[frame", "C++ context"))]
+    return told[-1] if told else "no reason given"

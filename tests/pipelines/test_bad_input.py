@@ -1,10 +1,14 @@
 """Every mistake gets one line that says what, where and what to do."""
 
+import gc
 import shutil
+import threading
+import weakref
 
 import numpy as np
 import pytest
 import torch
+from softfeed import pipelines
 from softfeed.pipelines import (
     CenterCrop,
     Flip,
@@ -36,20 +40,24 @@ def one_line(error):
 
 
 @pytest.mark.parametrize(
-    ("make", "error", "words"),
+    ("make", "error", "message"),
     [
-        (lambda path: None, FileNotFoundError, ["missing"]),
-        (lambda path: path.write_text("x"), (ValueError, OSError), ["missing"]),
-        (lambda path: path.mkdir(), (ValueError, OSError), ["missing"]),
-        (lambda path: (path / "a").mkdir(parents=True), (ValueError, OSError), ["missing"]),
+        (lambda path: None, FileNotFoundError, "must exist|no such|does not exist"),
+        (lambda path: path.write_text("x"), NotADirectoryError, "must be a folder"),
+        (lambda path: path.mkdir(), FileNotFoundError, "must hold images, got the empty folder"),
+        (
+            lambda path: (path / "a").mkdir(parents=True),
+            FileNotFoundError,
+            r"must hold images \(.*\), got no file below",
+        ),
     ],
     ids=["missing", "file", "empty", "no image"],
 )
-def test_no_data(tmp_path, make, error, words):
-    make(tmp_path / "missing")
-    with pytest.raises(error) as caught:
-        load(tmp_path / "missing")
-    assert all(word in one_line(caught) for word in words)
+def test_no_data(tmp_path, make, error, message):
+    make(tmp_path / "data")
+    with pytest.raises(error, match=message) as caught:
+        load(tmp_path / "data")
+    assert str(tmp_path / "data") in one_line(caught)
 
 
 @pytest.fixture
@@ -69,6 +77,50 @@ def test_image_that_does_not_decode_is_named(photos, name, damage):
         assert str(path) in one_line(caught)
         path.write_bytes(content)
         assert sum(len(batch.images) for batch in loader) == 10, "the loader is not usable after the repair"
+
+
+@pytest.mark.parametrize("prefetch", [1, 2, 3])
+def test_bad_image_in_flight_spoils_nothing_but_its_batch(photos, prefetch):
+    """Leaving before the bad batch is reached is no error, and the good ones before it are played."""
+    path = photos / "temple/4.jpg"  # the last sample, in the last batch
+    content = path.read_bytes()
+    path.write_bytes(content[: len(content) // 2])
+    with load(photos, presets.evaluation(), 2, prefetch=prefetch) as loader:
+        for batch in loader:
+            assert len(batch.images) == 2
+            break
+        for _ in range(2):
+            assert played_until_unreadable(loader, path) == 8
+        path.write_bytes(b"no header either")
+    with load(photos, presets.evaluation(), 2, prefetch=prefetch) as loader:
+        assert played_until_unreadable(loader, path) == 8
+
+
+def test_loader_dropped_in_the_middle_ends_its_thread(photos):
+    loader = load(photos, batch_size=1)
+    iterator = iter(loader)
+    next(iterator)
+    assert reader_threads()
+    reference = weakref.ref(loader)
+    del loader, iterator
+    gc.collect()
+    assert reference() is None
+    assert not reader_threads()
+
+
+def played_until_unreadable(loader, path):
+    """Number of images before the loader raises for `path`."""
+    batches = iter(loader)
+    played = 0
+    while True:
+        try:
+            played += len(next(batches).images)
+        except UnreadableImageError as error:
+            return played if str(path) in str(error) else error
+
+
+def reader_threads():
+    return [thread for thread in threading.enumerate() if thread.name == "softfeed-reader"]
 
 
 def test_image_that_vanishes_is_named(photos):
@@ -126,6 +178,8 @@ def test_devices_and_ranks(photos, monkeypatch):
         load(photos, device="cuda")
     with pytest.raises(ValueError, match="device must be a CPU or an NVIDIA GPU, got 'mps'"):
         load(photos, device="mps")
+    with pytest.raises(ValueError, match="device must be 'cpu', 'cuda' or 'cuda:N', got 'gpu'"):
+        load(photos, device="gpu")
     with pytest.raises(ValueError, match="rank and world_size must be given together, got 0 and None"):
         load(photos, rank=0)
     with pytest.raises(ValueError, match=r"rank must be in \[0, 2\), got 2"):
@@ -136,10 +190,11 @@ def test_devices_and_ranks(photos, monkeypatch):
     ("option", "message"),
     [
         ({"seed": -1}, "seed must not be negative, got -1"),
-        ({"size": 0}, "image_size must be positive, got 0"),
-        ({"batch_size": 0}, "batch_size must be positive, got 0"),
-        ({"prefetch": 0}, "prefetch must be positive, got 0"),
-        ({"num_threads": 0}, "num_threads must be positive, got 0"),
+        ({"size": 0}, "image_size must be a whole number of at least 1, got 0"),
+        ({"size": 32.5}, "image_size must be a whole number of at least 1, got 32.5"),
+        ({"batch_size": 2.5}, "batch_size must be a whole number of at least 1, got 2.5"),
+        ({"prefetch": 0}, "prefetch must be a whole number of at least 1, got 0"),
+        ({"num_threads": 0}, "num_threads must be a whole number of at least 1, got 0"),
         ({"targets": "hard"}, "targets must be one of 'confidence', 'soft', got 'hard'"),
         ({"last_batch": "rest"}, "last_batch must be one of"),
     ],
@@ -162,15 +217,19 @@ def test_loader_options(photos, option, message):
         (lambda: RandomResizedCrop(scale=(0.5, 0.2)), "scale must be an increasing pair"),
         (lambda: RandomResizedCrop(scale=(0.0, 1.0)), "scale must be an increasing pair"),
         (lambda: RandomResizedCrop(ratio=(0, 1)), "ratio must be an increasing pair"),
-        (lambda: PadCrop(padding=-1), "padding must not be negative, got -1"),
-        (lambda: CenterCrop(resize=0), "resize must be positive, got 0"),
+        (lambda: PadCrop(padding=-1), "padding must be a whole number of at least 0, got -1"),
+        (lambda: CenterCrop(resize=0), "resize must be a whole number of at least 1, got 0"),
         (lambda: Flip(1.2), r"probability must be in \[0, 1\], got 1.2"),
         (lambda: Occlude(share=1.1), r"share must be in \[0, 1\], got 1.1"),
         (lambda: Normalize(std=(1, 0, 1)), "std must be positive, got 0"),
+        (lambda: Normalize(std=(58.4, 57.1, 57.4)), "got 58.4; divide by 255"),
         (lambda: Normalize(mean=(0.5, 0.5)), "mean must have three values"),
         (lambda: RandAugment(magnitude=31), r"magnitude must be in \[0, 30\], got 31"),
-        (lambda: RandAugment(num_ops=0), "num_ops must be positive, got 0"),
-        (lambda: TrivialAugment(num_magnitude_bins=0), "num_magnitude_bins must be positive, got 0"),
+        (lambda: RandAugment(num_ops=0), "num_ops must be a whole number of at least 1, got 0"),
+        (
+            lambda: TrivialAugment(num_magnitude_bins=0),
+            "num_magnitude_bins must be a whole number of at least 1, got 0",
+        ),
         (lambda: StepDecay(0.3, epoch=-1), "epoch must not be negative, got -1"),
         (lambda: presets.by_name("soft-imagnet"), "got 'soft-imagnet'; did you mean soft-imagenet"),
         (lambda: presets.by_name("soft-cifar-xx"), "recipe must be one of the presets"),
@@ -183,11 +242,10 @@ def test_recipe_values(build, message):
 
 
 def test_the_repr_of_a_recipe_builds_it_again():
-    import softfeed.pipelines as namespace
-
+    names = {name: getattr(pipelines, name) for name in pipelines.__all__}
     for name in presets.names():
         recipe = presets.by_name(name)
-        assert eval(repr(recipe), vars(namespace)) == recipe
+        assert eval(repr(recipe), names) == recipe
     decayed = presets.with_sigma_decay(presets.by_name("soft-cifar"), epoch=180)
-    assert eval(repr(decayed), vars(namespace)) == decayed
+    assert eval(repr(decayed), names) == decayed
     assert np.isclose(decayed.crop.sigma.at(180), 0.0003)

@@ -68,7 +68,7 @@ def test_a_step_of_all_ranks_is_consecutive_so_ranks_do_not_change_what_a_global
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ((10, 0, 0, 1, "drop"), "batch_size must be positive, got 0"),
+        ((10, 0, 0, 1, "drop"), "batch_size must be a whole number of at least 1, got 0"),
         ((10, 4, 3, 3, "drop"), r"rank must be in \[0, 3\), got 3"),
         ((10, 4, 0, 1, "rest"), "last_batch must be one of 'drop', 'fill', 'keep', got 'rest'"),
         ((10, 6, 0, 2, "drop"), r"batch_size must be at most a rank's share of the samples, 5 \(10 samples on 2"),

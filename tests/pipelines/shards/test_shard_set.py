@@ -45,7 +45,7 @@ def test_loads_what_was_written(shard_set):
 
 
 def test_loads_with_numpy_1_26_which_has_no_bool(shard_set, monkeypatch):
-    monkeypatch.delattr(np, "bool", raising=False)
+    monkeypatch.delitem(vars(np), "bool", raising=False)
     assert len(load(shard_set).samples) == 12
 
 

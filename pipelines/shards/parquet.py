@@ -17,6 +17,7 @@ from .spool import Extents, FileStamp, spool_column, stamp_of
 
 IMAGE_COLUMNS = ("image", "img")
 LABEL_COLUMNS = ("label", "fine_label", "labels", "coarse_label")
+_FEW_CLASSES = 1_000_000  # labels below this are believed however few the rows are
 _SPLIT = re.compile(r"(?:(.+)-\d+-of-\d+.*|(train|training|validation|valid|val|test|eval|dev)(?:[-_.].*)?)\.parquet")
 
 
@@ -49,7 +50,8 @@ class ParquetSource:
         label_column: column of integers; None for the first of `LABEL_COLUMNS`.
 
     Raises:
-        ValueError: if the split or a column does not exist, has another type, or a label is missing or negative.
+        ValueError: if the split or a column does not exist, has another type, or a label is missing, negative or too
+            great to be the number of a class.
     """
 
     format = "parquet"
@@ -77,7 +79,7 @@ class ParquetSource:
         self.labels = np.concatenate(labels)
         if not len(self.labels):
             raise ValueError(f"source must hold images, got no row in {self._files[0]}")
-        self.classes = _class_names(schema, self._label, int(self.labels.max()), self._files[0])
+        self.classes = _class_names(schema, self._label, self.labels, self._files[0])
 
     def stamps(self) -> list[FileStamp]:
         """See `Source`; the columns count too, since the same file holds other samples by another column."""
@@ -170,12 +172,20 @@ def _labels(file: Path, column: str) -> NDArray[np.int64]:
     return labels
 
 
-def _class_names(schema: pa.Schema, column: str, greatest: int, file: Path) -> tuple[str, ...]:
+def _class_names(schema: pa.Schema, column: str, labels: NDArray[np.int64], file: Path) -> tuple[str, ...]:
     """Names in the schema's `huggingface` metadata, else the numbers 0 to the greatest label."""
+    greatest = int(labels.max())
     metadata = json.loads((schema.metadata or {}).get(b"huggingface", b"{}"))
     names = metadata.get("info", {}).get("features", {}).get(column, {}).get("names")
-    if not names:
-        return tuple(str(number) for number in range(greatest + 1))
-    if greatest >= len(names):
-        raise ValueError(f"labels must be in [0, {len(names)}), the classes that {file} names, got {greatest}")
-    return tuple(map(str, names))
+    if names:
+        if greatest >= len(names):
+            raise ValueError(f"labels must be in [0, {len(names)}), the classes that {file} names, got {greatest}")
+        return tuple(map(str, names))
+    # Above, it is an identifier: a class for every number up to it would fill the memory.
+    limit = min(max(_FEW_CLASSES, 10 * len(labels)), 2**31)
+    if greatest >= limit:
+        raise ValueError(
+            f"labels must number the classes, below {limit} for {len(labels)} rows without class names, got {greatest} "
+            f"in {column!r} of {file}; name the column of class numbers with --label-column"
+        )
+    return tuple(str(number) for number in range(greatest + 1))

@@ -4,6 +4,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from softfeed.pipelines.shards.parquet import _class_names
 from softfeed.pipelines.shards.sources import FolderSource, SourceOptions, open_source
 from softfeed.pipelines.shards.spool import _binary
 
@@ -108,6 +109,14 @@ def test_splits_are_found_in_file_and_folder_names(parquet_file, encoded, name):
         ([0, None], None, {}, r"label_column must have no gaps, got 1 missing 'fine_label'"),
         ([0, -1], None, {}, r"labels must be 0 or more, got -1 in row 1 of .*; this split has no labels"),
         ([0, 3], ["ant", "bee"], {}, r"labels must be in \[0, 2\), the classes that .* names, got 3"),
+        (
+            [0, 1_000_000],
+            None,
+            {},
+            r"labels must number the classes, below 1000000 for 2 rows .*, got 1000000 in 'fine_label' of .*; name the",
+        ),
+        ([0, 2**31], None, {}, r"labels must number the classes, below 1000000 for 2 rows .*, got 2147483648"),
+        ([0, 2**31], ["ant", "bee"], {}, r"labels must be in \[0, 2\), the classes that .* names, got 2147483648"),
         ([], None, {}, "source must hold images, got no row"),
     ],
 )
@@ -115,6 +124,22 @@ def test_refuses_columns_that_do_not_fit(parquet_file, encoded, labels, names, o
     path = parquet_file(images=[encoded(0)] * len(labels), labels=labels, names=names)
     with pytest.raises(ValueError, match=message):
         open_source(path, SourceOptions(**options))
+
+
+def test_few_rows_may_have_great_labels(parquet_file, encoded):
+    assert len(open_source(parquet_file(images=[encoded(0)] * 2, labels=[5, 20_000])).classes) == 20_001
+
+
+@pytest.mark.parametrize(("rows", "limit"), [(150_000, 1_500_000), (3 * 10**8, 2**31)])
+def test_the_greatest_label_grows_with_the_rows(rows, limit, tmp_path):
+    def names(greatest):
+        labels = np.broadcast_to(np.int64(greatest), (rows,))  # no memory of its own
+        return _class_names(pa.schema([("label", pa.int64())]), "label", labels, tmp_path)
+
+    if limit < 2**31:
+        assert len(names(limit - 1)) == limit
+    with pytest.raises(ValueError, match=f"below {limit} for {rows} rows"):
+        names(limit)
 
 
 def test_refuses_a_file_without_the_usual_columns(tmp_path):

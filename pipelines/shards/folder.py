@@ -10,6 +10,8 @@ from numpy.typing import NDArray
 
 # What DALI's CPU decoder decodes (checked on 2.4.0); it does not decode GIF.
 EXTENSIONS = frozenset({"jpg", "jpeg", "png", "webp", "bmp", "tif", "tiff", "ppm", "pgm", "pnm", "jp2"})
+_TRAINING = ("train", "training")
+_SPLITS = frozenset({*_TRAINING, "val", "valid", "validation", "test", "testing", "eval", "dev"})
 
 
 def scan_image_folder(root: str | os.PathLike[str]) -> tuple[list[str], NDArray[np.int64], tuple[str, ...]]:
@@ -27,14 +29,17 @@ def scan_image_folder(root: str | os.PathLike[str]) -> tuple[list[str], NDArray[
     Raises:
         FileNotFoundError: if `root` does not exist, or holds no image.
         NotADirectoryError: if `root` is not a folder.
-        ValueError: if images lie directly in `root`, there is no subfolder, or one of them holds no image.
+        ValueError: if images lie directly in `root`, there is no subfolder, one of them holds no image, or they are
+            the splits of a data set (train, val, ...) whose classes lie one level deeper.
     """
     root = os.fspath(root)
     if not Path(root).exists():
         raise FileNotFoundError(f"image folder must exist, got {root}; check the path")
     if not Path(root).is_dir():
-        raise NotADirectoryError(f"image folder must be a folder, got the file {root}")
+        advice = _advice(Counter([_extension(root)]))
+        raise NotADirectoryError(f"image folder must be a folder, got the file {root}{advice}")
     classes = _class_names(root)
+    _refuse_splits(root, classes)
     paths: list[str] = []
     counts: list[int] = []
     skipped: Counter[str] = Counter()
@@ -61,8 +66,34 @@ def _class_names(root: str) -> tuple[str, ...]:
     if not entries:
         raise FileNotFoundError(f"image folder must hold images, got the empty folder {root}")
     if not folders:
-        raise ValueError(f"image folder must hold one subfolder per class, got none in {root}; {layout}")
+        advice = _advice(Counter(_extension(entry.name) for entry in entries)) or f"; {layout}"
+        raise ValueError(f"image folder must hold one subfolder per class, got none in {root}{advice}")
     return tuple(folders)
+
+
+def _refuse_splits(root: str, classes: tuple[str, ...]) -> None:
+    """Raise if the subfolders are splits: by their names, and because the training split holds folders only."""
+    splits = [name for name in classes if name.lower() in _SPLITS]
+    training = next((name for name in splits if name.lower() in _TRAINING), None)
+    if training is None or len(splits) < min(2, len(classes)):
+        return
+    with os.scandir(Path(root, training)) as listing:
+        entries = [entry for entry in listing if not entry.name.startswith(".")]
+    images = any(_extension(entry.name) in EXTENSIONS for entry in entries if not entry.is_dir())
+    if not images and any(entry.is_dir() for entry in entries):
+        raise ValueError(
+            f"image folder must hold one subfolder per class, got the splits {', '.join(splits)} in {root}; "
+            f"name one of the splits, such as {Path(root, training)}"
+        )
+
+
+def _advice(extensions: Counter[str]) -> str:
+    """What to do about files that are no images but hold some, by their extensions; empty if there are none."""
+    if extensions["parquet"]:
+        return "; run softfeed convert first, which reads Parquet files"
+    if extensions["tar"]:
+        return "; a shard set has a dataset.json beside its tars: copy it whole, or run softfeed convert on the images"
+    return ""
 
 
 def _images(folder: str, skipped: Counter[str], above: tuple[str, ...] = ()) -> Iterator[str]:
@@ -90,7 +121,7 @@ def _require_images(root: str, classes: tuple[str, ...], counts: list[int], skip
     known = ", ".join(sorted(EXTENSIONS))
     if not any(counts):
         others = ", ".join(f"{count} .{extension}" for extension, count in sorted(skipped.items())) or "no file"
-        raise FileNotFoundError(f"image folder must hold images ({known}), got {others} below {root}")
+        raise FileNotFoundError(f"image folder must hold images ({known}), got {others} below {root}{_advice(skipped)}")
     empty = [name for name, count in zip(classes, counts, strict=True) if not count]
     if empty:
         raise ValueError(

@@ -62,6 +62,45 @@ def test_refuses_what_is_no_image_folder(tmp_path, names, error, message):
         scan_image_folder(_touch(tmp_path, *names))
 
 
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        (["train-00000-of-00001.parquet"], r"got none in .*; run softfeed convert first, which reads Parquet files$"),
+        (["data/0.parquet", "data/1.parquet"], r"got 2 .parquet below .*; run softfeed convert first"),
+        (["0.tar", "1.tar"], r"got none in .*; a shard set has a dataset.json beside its tars: copy it whole, or run"),
+        (["train/0.tar", "val/0.tar"], r"got 2 .tar below .*; a shard set has a dataset.json"),
+    ],
+)
+def test_says_what_to_do_with_files_that_hold_images(tmp_path, names, message):
+    with pytest.raises((FileNotFoundError, ValueError), match=message):
+        scan_image_folder(_touch(tmp_path, *names))
+
+
+@pytest.mark.parametrize(
+    ("names", "splits"),
+    [
+        (["train/a/1.png", "train/b/2.png", "val/a/3.png", "val/b/4.png"], "train, val"),
+        (["Training/a/1.png", "test/1.png", "validation/a/2.png", "notes/x.txt"], "Training, test, validation"),
+        (["train/a/1.png", "train/b/2.png"], "train"),
+    ],
+)
+def test_refuses_splits_as_classes(tmp_path, names, splits):
+    with pytest.raises(ValueError, match=rf"got the splits {splits} in .*; name one of .*/[tT]rain"):
+        scan_image_folder(_touch(tmp_path, *names))
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ["train/1.png", "val/2.png"],  # images directly in them: they may be classes
+        ["train/steam/1.png", "bus/2.png", "tram/3.png"],  # one kind of vehicle among others
+        ["test/a/1.png", "exam/b/2.png"],
+    ],
+)
+def test_classes_may_be_called_like_a_split(tmp_path, names):
+    assert scan_image_folder(_touch(tmp_path, *names))[2] == tuple(sorted({name.split("/")[0] for name in names}))
+
+
 def test_refuses_a_missing_folder_and_a_file(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"must exist, got .*nowhere"):
         scan_image_folder(tmp_path / "nowhere")
@@ -69,3 +108,7 @@ def test_refuses_a_missing_folder_and_a_file(tmp_path):
     file.write_bytes(b"x")
     with pytest.raises(NotADirectoryError, match=re.escape(f"got the file {file}")):
         scan_image_folder(file)
+    parquet = tmp_path / "train.parquet"
+    parquet.write_bytes(b"PAR1")
+    with pytest.raises(NotADirectoryError, match=r"got the file .*train.parquet; run softfeed convert first"):
+        scan_image_folder(parquet)

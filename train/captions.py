@@ -21,8 +21,8 @@ def words(recipe: Recipe, details: Mapping[str, Any], *, size: int) -> list[str]
     if details["flipped"]:
         phrases.append("flipped")
     phrases += _operations(recipe, details)
-    if "patch" in details:
-        phrases.append(f"{(details['patch'][2] / size) ** 2:.0%} covered")
+    if "covered" in details:
+        phrases.append(f"{details['covered'] / size**2:.0%} covered")
     if "noise_amplitude" in details:
         phrases.append(f"noise amplitude {_signed(details['noise_amplitude'], '.2f')}")
     if "mollify_role" in details:

@@ -41,6 +41,7 @@ def curves(recipe: Recipe, *, num_classes: int, image_size: int, epoch: int = 0,
     columns = min(len(drawn), 2 if len(drawn) == 4 else _COLUMNS)
     rows = -(-len(drawn) // columns)
     with diagram(width=4.4 * columns, height=3.4 * rows) as (figure, buffer):
+        figure.set_layout_engine("constrained", w_pad=0.1, h_pad=0.1)
         for number, panel in enumerate(drawn.values(), start=1):
             axes = figure.add_subplot(rows, columns, number)
             axes.grid(color=GRID, linewidth=0.8)
@@ -92,7 +93,8 @@ def _softening(
     if plateau < 1:
         axes.axvline(plateau, color=INK, linewidth=1, linestyle=_DASHED, label=f"plateau, T = {plateau:g}")
     axes.set(title="Softening", xlabel="visibility v", ylabel="confidence p(v)", xlim=(0, 1), ylim=(0, 1.03))
-    axes.legend(loc="lower right", fontsize=9)
+    # a background, for the plateau runs behind it
+    axes.legend(loc="center right", fontsize=9, frameon=True, facecolor="white", edgecolor="none", framealpha=1)
 
 
 def _noise(noise: AdditiveNoise, axes: Axes, *, num_classes: int, epoch: int) -> None:

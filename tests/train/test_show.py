@@ -9,6 +9,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 from softfeed.pipelines import (
     AdditiveNoise,
+    Flip,
     Loader,
     Mollify,
     Occlude,
@@ -101,13 +102,29 @@ def test_tiles_are_what_training_sees(folder):
         assert second.confidence != first.confidence
 
 
+def test_every_step_has_its_words(folder):
+    steps = {
+        "occlude": Occlude(0.25),
+        "noise": AdditiveNoise(),
+        "mollify": Mollify(clean=0),
+    }
+    recipe = Recipe(crop=SoftShift(), flip=Flip(1.0), **steps)
+    for row in show_command.tiles(str(folder), recipe, 32, num=2, versions=2):
+        for tile in row[1:]:
+            visible, flipped, covered, amplitude, mollified = tile.words
+            assert visible.endswith("% visible")
+            assert (flipped, covered) == ("flipped", "25% covered")
+            assert amplitude.startswith("noise amplitude ")
+            assert re.fullmatch(r"(noise|blur) t = 0\.\d\d", mollified)
+
+
 def test_captions_name_what_happened_to_the_pixels(tmp_path):
     """On images of one grey, the operation and magnitude in the caption give the pixels."""
     for index in range(12):
         (tmp_path / f"c{index % 2}").mkdir(exist_ok=True)
         Image.new("RGB", (32, 32), (100, 100, 100)).save(tmp_path / f"c{index % 2}" / f"{index}.png")
     recipe = Recipe(crop=PadCrop(padding=0), flip=None, policy=RandAugment(num_ops=1, magnitude=20))
-    rows = show_command.tiles(str(tmp_path), recipe, 32, num=12, versions=12)
+    rows = show_command.tiles(str(tmp_path), recipe, 32, num=12, versions=8)
     grey = {
         "brightness +0.60": 160,
         "brightness \N{MINUS SIGN}0.60": 40,
@@ -129,7 +146,7 @@ def test_captions_name_what_happened_to_the_pixels(tmp_path):
     [
         (Recipe(), {"flipped": np.bool_(1)}, ["62% visible", "flipped"]),
         (Recipe(), {"visibility": np.float32(0.004)}, ["0% visible"]),
-        (Recipe(), {"patch": np.array([1, 2, 20])}, ["62% visible", "39% covered"]),
+        (Recipe(), {"covered": np.int32(400)}, ["62% visible", "39% covered"]),
         (Recipe(), {"noise_amplitude": np.float32(-0.126)}, ["62% visible", "noise amplitude \N{MINUS SIGN}0.13"]),
         (Recipe(), {"noise_amplitude": np.float32(-0.001)}, ["62% visible", "noise amplitude 0.00"]),
         (Recipe(), {"mollify_role": np.str_("blur"), "mollify_strength": 0.5}, ["62% visible", "blur t = 0.50"]),
@@ -239,7 +256,7 @@ def at(line, x):
         (["--epoch", "-1"], "epoch must not be negative, got -1"),
         (["--epochs", "0"], "epochs must be at least 1, got 0"),
         (["--sigma-decay-epochs", "101"], r"sigma-decay-epochs must be in \[0, 100\], got 101"),
-        (["--image-size", "0"], "image_size must be positive, got 0"),
+        (["--image-size", "0"], "image_size must be .*got 0"),
         (["--image-size", "16", "--recipe", "soft-cifar"], "image_size must be the images' own size"),
         (["--curves", "c.jpg"], "curves must end in .png, got c.jpg"),
         (["--curves", "/nowhere/c.png"], "curves must lie in a folder that exists, got /nowhere/c.png"),

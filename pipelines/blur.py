@@ -1,4 +1,4 @@
-"""DCT blur: the heat equation on an image, solved in the cosine basis (SM; MATH.md section 3).
+"""DCT blur: the heat equation on an image, solved in the cosine basis (SM: Heinonen et al., supervised mollification).
 
 `exp(-tau Lambda)` factorises over the axes, so blurring is `Y = A X B^T` with one symmetric matrix per axis. For a wide
 blur only the lowest frequencies survive, and `A = V_r diag(e) V_r^T` with few columns is cheaper than `A` itself.

@@ -68,7 +68,7 @@ def _check_soft(sigma: Scheduled, power: float, plateau: float) -> None:
 
 @dataclass(frozen=True)
 class SoftCrop(_Softened):
-    """Soft crop-and-resize, for images of any size (SA App. B.3; MATH.md section 2).
+    """Soft crop-and-resize, for images of any size (SA App. B.3).
 
     Attributes:
         sigma: Strength, a share of the free range; a number > 0 or a schedule over epochs. 0.3 in the paper.

@@ -98,8 +98,8 @@ class Mollify:
 class AdditiveNoise:
     """Soft additive noise: `x + a n`, `a ~ N(0, sigma)`, `n ~ N(0, pixel_sigma)` per pixel (SA App. Table 6).
 
-    Visibility is `1 - min(|a| / (3 sigma), 1)`: the paper gives only the power of the softening; the three-sigma rule
-    is its own (MATH.md section 2). Under a schedule the rule keeps the largest sigma, so that less noise always leaves
+    Visibility is `1 - min(|a| / (3 sigma), 1)`: the paper gives only the power of the softening, and the
+    three-sigma rule for crops, which is applied to the noise. Under a schedule the rule keeps the largest sigma, so that less noise always leaves
     more certainty.
 
     Attributes:

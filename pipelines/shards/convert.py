@@ -67,6 +67,9 @@ def convert(
     in `bad.json` with the reason, and counted against `max_bad`. A Parquet source needs room for its images twice
     while it runs.
 
+    Several workers are fresh processes, which import the program: a script must call this below
+    `if __name__ == "__main__":`, or with `workers=1`.
+
     Args:
         source: what `open_source` returns, or a path for it.
         dest: folder of the set: new, empty, or one that was converted to before.
@@ -78,7 +81,8 @@ def convert(
 
     Raises:
         ValueError: for an option out of range, too many bad images, or raw images of several sizes.
-        OSError: if the source cannot be read, or `dest` is taken or cannot be written.
+        OSError: if the source cannot be read, `dest` is taken or cannot be written, or a worker dies
+            (ChildProcessError).
     """
     begin = time.perf_counter()
     options = options or ShardOptions()

@@ -11,6 +11,7 @@ from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from multiprocessing.connection import wait
+from multiprocessing.synchronize import Event
 from typing import TypeVar
 
 _WORTH_A_START = 2500  # images that a core decodes while a new process imports DALI and torch
@@ -34,14 +35,19 @@ def worker_processes(count: int) -> Iterator[ProcessPoolExecutor | None]:
     if count == 1:
         yield None
         return
-    executor = ProcessPoolExecutor(count, multiprocessing.get_context("spawn"), _start)
+    context = multiprocessing.get_context("spawn")
+    begun = context.Event()
+    executor = ProcessPoolExecutor(count, context, _start, (begun,))
     try:
         yield executor
     except BrokenProcessPool:
-        raise ChildProcessError(
-            f"worker processes must survive, got one that died (memory full?); "
-            f"try again with fewer than {count} workers"
-        ) from None
+        # A fresh process imports the program's main module before anything else.
+        if begun.is_set():
+            reason, advice = "memory full?", f"try again with fewer than {count} workers"
+        else:
+            reason = "importing the program"
+            advice = 'call convert below `if __name__ == "__main__":` in the program, or with workers=1'
+        raise ChildProcessError(f"worker processes must survive, got one that died ({reason}); {advice}") from None
     finally:
         executor.shutdown(wait=True, cancel_futures=True)
 
@@ -62,8 +68,9 @@ def ordered_results(
         yield pending.popleft().result()
 
 
-def _start() -> None:
-    """Prepare a worker process."""
+def _start(begun: Event) -> None:
+    """Prepare a worker process, and tell the parent that it got as far as this."""
+    begun.set()
     # Ctrl-C reaches the whole process group; the parent alone reacts to it, by no longer handing out jobs.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_die_with_parent, daemon=True).start()

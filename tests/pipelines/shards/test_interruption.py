@@ -196,6 +196,19 @@ def test_a_worker_that_dies_is_reported(tmp_path):
             list(ordered_results(executor, os._exit, [1], ahead=2))
 
 
+def test_a_script_that_does_not_guard_its_call_is_told_to(tmp_path, image_folder):
+    script = tmp_path / "script.py"
+    script.write_text(
+        "import sys\nfrom softfeed.pipelines.shards.convert import convert\nconvert(*sys.argv[1:], workers=2)\n"
+    )
+    arguments = [sys.executable, script, image_folder(), tmp_path / "set"]
+    run = subprocess.run(arguments, capture_output=True, text=True, check=False, timeout=120)
+    assert run.stderr.splitlines()[-1].endswith(
+        "got one that died (importing the program); "
+        'call convert below `if __name__ == "__main__":` in the program, or with workers=1'
+    )
+
+
 def test_an_image_that_shrinks_meanwhile_is_an_error(image_folder):
     path = image_folder() / "class0" / "000.png"
     size = path.stat().st_size

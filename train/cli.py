@@ -49,7 +49,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         message = _user_message(error)
         if message is None or os.environ.get("SOFTFEED_TRACEBACK"):
             raise
-        _say(message, everywhere=type(error).__name__ == "RankError")
+        _say(message, everywhere=type(error).__name__ in ("RankError", "OutOfMemoryError"))
         return 2
 
 
@@ -81,7 +81,9 @@ def _user_message(error: Exception) -> str | None:
     # By name, because torch may not even be imported when an error comes.
     kind = type(error).__name__
     if kind == "OutOfMemoryError":
-        return f"GPU memory must hold a step, got {text}; lower --batch-size"
+        from .distributed import memory_message
+
+        return memory_message(error)  # pyright: ignore[reportArgumentType]
     return text if kind == "RankError" else None
 
 

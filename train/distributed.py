@@ -68,9 +68,10 @@ def pick_device(device: str | None = None) -> torch.device:
     if not available:
         return torch.device("cpu")
     local_rank = int(os.environ.get("LOCAL_RANK", "0"))
-    if local_rank >= available:
+    processes = max(local_world_size(), local_rank + 1)
+    if processes > available:  # the same on every rank, so that all of them fail, and with the same line
         raise ValueError(
-            f"processes per machine must be at most its {available} GPUs, got local rank {local_rank}; "
+            f"processes per machine must be at most its {available} GPUs, got {processes}; "
             "lower --nproc-per-node or use device 'cpu'"
         )
     return torch.device("cuda", local_rank)
@@ -161,7 +162,7 @@ def rank_errors(process: Process) -> Iterator[None]:
     """Name the rank in an error that need not happen on the others, such as one unreadable image.
 
     Raises:
-        RankError: in place of a ValueError, OSError or lost connection, when there are several ranks.
+        RankError: in place of a ValueError, OSError, lost connection or full GPU, when there are several ranks.
     """
     try:
         yield
@@ -169,12 +170,20 @@ def rank_errors(process: Process) -> Iterator[None]:
         if process.world_size == 1:
             raise
         name = f"rank {process.rank} of {process.world_size}"
+        if isinstance(error, torch.OutOfMemoryError):
+            raise RankError(f"{name}: {memory_message(error)}") from error
         if not isinstance(error, RuntimeError):
             raise RankError(f"{name}: {error}") from error
         # gloo has no exception of its own: a peer's death is a RuntimeError with its source path.
         if isinstance(error, dist.DistError) or "gloo" in str(error):
             raise RankError(f"{name}: lost another rank; see that rank's message") from error
         raise
+
+
+def memory_message(error: torch.OutOfMemoryError) -> str:
+    """What to do about a full GPU, in one line: torch's own first sentences, without its advice on the allocator."""
+    text = " ".join(str(error).split()).partition(" Including non-PyTorch memory")[0].rstrip(".")
+    return f"GPU memory must hold a step, got {text}; use a smaller --batch-size"
 
 
 def seed_epoch(*, seed: int, epoch: int, rank: int) -> None:

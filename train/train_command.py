@@ -77,15 +77,16 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
 def run(args: argparse.Namespace) -> int:
     """Train as the command line says; the exit status."""
     from .checkpoint import open_run
-    from .distributed import agree, from_main, joined
+    from .distributed import agree, from_main, joined, rank_errors
     from .engine import Trainer
 
     with joined(args.device) as process, ExitStack() as stack:
         checkpoint = from_main(lambda: open_run(args.output, resume=args.resume), process)
         job = agree(lambda: _prepare(args, process, checkpoint, stack), process)
-        trainer = Trainer(job.model, job.plan, process)
-        if checkpoint is not None:
-            trainer.restore(checkpoint)
+        with rank_errors(process):
+            trainer = Trainer(job.model, job.plan, process)
+            if checkpoint is not None:
+                trainer.restore(checkpoint)
         if process.is_main:
             print(_header(args, job, process, start=trainer.epoch), flush=True)
         trainer.fit(job.batches, job.validation, after_epoch=_saver(trainer, args.output, job, stack))

@@ -254,6 +254,21 @@ def test_unknown_commands_and_flags_are_one_line(capsys):
         assert error.count("\n") == 1
 
 
+def test_a_full_gpu_is_one_line_on_the_rank_that_has_it(monkeypatch, capsys):
+    def full(argv):
+        raise torch.OutOfMemoryError(
+            "CUDA out of memory. Tried to allocate 9 GiB. Including non-PyTorch memory, and so on"
+        )
+
+    monkeypatch.setattr("softfeed.train.cli._run", full)
+    monkeypatch.setenv("RANK", "1")
+    assert main([]) == 2
+    assert capsys.readouterr().err == (
+        "softfeed: error: GPU memory must hold a step, got CUDA out of memory. Tried to allocate 9 GiB; "
+        "use a smaller --batch-size\n"
+    )
+
+
 def test_a_defect_keeps_its_traceback(monkeypatch):
     def broken(argv):
         raise KeyError("defect")

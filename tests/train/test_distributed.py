@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from softfeed.train.distributed import Process, joined, pick_device, seed_epoch
+from softfeed.train.distributed import Process, RankError, joined, pick_device, rank_errors, seed_epoch
 from softfeed.train.engine import Trainer, TrainingPlan, evaluate
 from softfeed.train.threads import share_cores
 from torch import nn
@@ -117,8 +117,35 @@ def test_the_device_must_be_there(monkeypatch):
     monkeypatch.setenv("LOCAL_RANK", "1")
     assert pick_device() == torch.device("cuda", 1)
     monkeypatch.setenv("LOCAL_RANK", "2")
-    with pytest.raises(ValueError, match="must be at most its 2 GPUs, got local rank 2"):
+    with pytest.raises(ValueError, match="must be at most its 2 GPUs, got 3; lower"):
         pick_device("cuda")
+
+
+def test_too_many_processes_fail_alike_on_every_rank(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "4")
+    messages = set()
+    for rank in range(4):
+        monkeypatch.setenv("LOCAL_RANK", str(rank))
+        with pytest.raises(ValueError, match="must be at most its 2 GPUs, got 4; lower --nproc-per-node") as caught:
+            pick_device()
+        messages.add(str(caught.value))
+    assert len(messages) == 1
+
+
+FULL = """CUDA out of memory. Tried to allocate 20.00 MiB. GPU 1 has a total capacity of 79.15 GiB of
+which 4.25 MiB is free.
+Including non-PyTorch memory, this process has 79.14 GiB memory in use. See documentation for Memory Management"""
+
+
+def test_a_full_gpu_on_one_rank_is_one_line_that_says_what_to_do():
+    rank_1 = Process(torch.device("cpu"), 1, 2)
+    with pytest.raises(RankError, match=r"^rank 1 of 2: GPU memory .*4.25 MiB is free; use a smaller --batch-size$"):
+        with rank_errors(rank_1):
+            raise torch.OutOfMemoryError(FULL)
+    with pytest.raises(torch.OutOfMemoryError), rank_errors(Process(torch.device("cpu"))):
+        raise torch.OutOfMemoryError(FULL)
 
 
 def test_each_rank_and_epoch_has_its_own_generator_state():

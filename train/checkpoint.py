@@ -118,15 +118,17 @@ def load(path: Path | str) -> Checkpoint:
 def require_same(checkpoint: Checkpoint, settings: Mapping[str, Any], classes: tuple[str, ...]) -> None:
     """Refuse to resume with what would silently train something else.
 
+    A setting that the checkpoint does not have is one that its version did not record, and is not compared.
+
     Raises:
         ValueError: naming the first difference, in sorted order.
     """
     for name in sorted({*settings, *checkpoint.settings}):
         saved, given = checkpoint.settings.get(name), settings.get(name)
-        if saved != given:
+        if name in checkpoint.settings and saved != given:
             raise ValueError(
                 f"{name} must be {saved!r} as in the run to resume, got {given!r}; "
-                "give the same settings or choose another --output"
+                "give the same data and settings or choose another --output"
             )
     if checkpoint.classes != classes:
         raise ValueError(

@@ -42,7 +42,12 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
     )
     parser.add_argument("--epochs", type=int, required=True, metavar="N")
     parser.add_argument("--output", type=Path, required=True, metavar="DIR", help="new folder for this run")
-    parser.add_argument("--resume", action="store_true", help="go on from last.pt in the output folder, if it is there")
+    parser.add_argument(
+        "--resume",
+        action="store_true",
+        help="go on from last.pt in the output folder, if it is there, with the same data and settings; the number of "
+        "processes may differ where --batch-size keeps the images of all processes together the same",
+    )
     parser.add_argument("--batch-size", type=int, default=64, metavar="N", help="images per process (default: 64)")
     parser.add_argument(
         "--lr",
@@ -82,7 +87,8 @@ def run(args: argparse.Namespace) -> int:
 
     with joined(args.device) as process, ExitStack() as stack:
         checkpoint = from_main(lambda: open_run(args.output, resume=args.resume), process)
-        job = agree(lambda: _prepare(args, process, checkpoint, stack), process)
+        job = agree(lambda: _prepare(args, process, stack), process)
+        job.settings.update(from_main(lambda: _data_settings(args, job, checkpoint), process))
         with rank_errors(process):
             trainer = Trainer(job.model, job.plan, process)
             if checkpoint is not None:
@@ -108,10 +114,10 @@ class _Job:
     settings: dict[str, Any]
 
 
-def _prepare(args: argparse.Namespace, process: Process, checkpoint: Checkpoint | None, stack: ExitStack) -> _Job:
+def _prepare(args: argparse.Namespace, process: Process, stack: ExitStack) -> _Job:
     from . import models
-    from .checkpoint import require_same
     from .distributed import seed_epoch
+    from .settings import described
 
     recipe, image_size = data_options.recipe(args), data_options.image_size(args)
     batch_size = args.batch_size * process.world_size
@@ -121,6 +127,7 @@ def _prepare(args: argparse.Namespace, process: Process, checkpoint: Checkpoint 
         "model": args.model,
         "image_size": image_size,
         "recipe": repr(recipe),
+        "recipe_fields": described(recipe),
         "mean": list(recipe.normalize.mean),
         "std": list(recipe.normalize.std),
         "num_samples": batches.num_samples,
@@ -130,12 +137,28 @@ def _prepare(args: argparse.Namespace, process: Process, checkpoint: Checkpoint 
         "lr": plan.lr,
         "weight_decay": plan.weight_decay,
         "loss": repr(plan.loss),
+        "loss_fields": described(plan.loss),
     }
-    if checkpoint is not None:
-        require_same(checkpoint, settings, batches.classes)
     seed_epoch(seed=args.seed, epoch=0, rank=0)  # the same weights on every rank
     model = models.build(args.model, batches.num_classes, image_size=image_size)
     return _Job(model, plan, batches, validation, settings)
+
+
+def _data_settings(args: argparse.Namespace, job: _Job, checkpoint: Checkpoint | None) -> dict[str, Any]:
+    """What the data is, for the settings; raises if the run to resume had other data or other settings."""
+    from .checkpoint import require_same
+    from .fingerprint import fingerprint
+    from .settings import is_described
+
+    data = {"data": fingerprint(args.data), "val": None if args.val is None else fingerprint(args.val)}
+    if checkpoint is not None:
+        saved, given = checkpoint.settings, job.settings | data
+        for name, value in (("recipe", job.batches.recipe), ("loss", job.plan.loss)):
+            fields = f"{name}_fields"
+            if fields in saved and is_described(saved[fields], value):  # maybe with another repr
+                given |= {name: saved.get(name), fields: saved[fields]}
+        require_same(checkpoint, given, job.batches.classes)
+    return data
 
 
 def _loaders(

@@ -2,17 +2,21 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+from softfeed.pipelines.shards.convert import convert
 from softfeed.train import checkpoint
 from softfeed.train.cli import main
+from softfeed.train.fingerprint import fingerprint
 
 COMMAND = [sys.executable, "-m", "softfeed.train.cli"]
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", COMMAND[2]]
@@ -137,6 +141,53 @@ def test_an_existing_run_needs_resume_with_the_same_settings(run, data, capsys):
     assert "model must be 'small-cnn'" in error_of(capsys, *again, "--resume", "--model", "wrn-10-1")
     assert main([str(argument) for argument in [*again, "--resume"]]) == 0
     assert "6 of 6 epochs done" in capsys.readouterr().out
+
+
+def copied(data, root, *, changed=None):
+    """The images of `data` below `root`, one of them changed where they look the same to a loader."""
+    shutil.copytree(data, root)
+    if changed:
+        image = root / changed
+        image.write_bytes(image.read_bytes() + b"\0")
+    return root
+
+
+@pytest.mark.parametrize("shards", [False, True])
+def test_a_run_is_not_resumed_on_other_data_of_the_same_classes_and_size(run, data, tmp_path, capsys, shards):
+    output, _ = run
+    sets = {"same": copied(data, tmp_path / "same"), "other": copied(data, tmp_path / "o", changed="red/07.png")}
+    if shards:
+        sets = {name: convert(root, tmp_path / f"{name}-set", workers=1).folder for name, root in sets.items()}
+        output = tmp_path / "run"
+        first = ["train", sets["same"], "--val", sets["same"], *SMALL, "--epochs", "6", "--output", output]
+        save = checkpoint.load(run[0] / "last.pt")
+        output.mkdir()
+        known = {"data": fingerprint(sets["same"]), "val": fingerprint(sets["same"])}
+        checkpoint.save(output / "last.pt", replace(save, settings=save.settings | known))
+    else:
+        first = ["train", sets["same"], "--val", data, *SMALL, "--epochs", "6", "--output", output]
+    assert main([str(argument) for argument in [*first, "--resume"]]) == 0
+    capsys.readouterr()
+    kind = "shard set" if shards else "image folder"
+    for name, place in (("data", 1), ("val", 3)):
+        arguments = [*first, "--resume"]
+        arguments[place] = sets["other"]
+        error = error_of(capsys, *arguments)
+        assert f"{name} must be '{kind} of 66 images, checksum " in error
+        assert "give the same data and settings or choose another --output" in error
+
+
+def test_a_run_of_an_older_version_may_be_resumed(run, data, tmp_path, capsys):
+    saved = checkpoint.load(run[0] / "last.pt")
+    older = {name: value for name, value in saved.settings.items() if name not in ("data", "val")}
+    older["recipe"] = older["recipe"].replace(", views=1", "")
+    del older["recipe_fields"]["views"]
+    (tmp_path / "run").mkdir()
+    checkpoint.save(tmp_path / "run" / "last.pt", replace(saved, settings=older))
+    given = ["train", data, "--val", data, *SMALL, "--epochs", "6", "--output", str(tmp_path / "run"), "--resume"]
+    assert main(given) == 0
+    capsys.readouterr()
+    assert "recipe must be 'Recipe(crop=SoftCrop(" in error_of(capsys, *given, "--recipe", "soft-imagenet-ra")
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,42 @@
+"""Recognising a data set by a few words, without reading its images."""
+
+from __future__ import annotations
+
+import json
+import os
+import zlib
+
+from ..pipelines.shards import shard_set
+from ..pipelines.shards.folder import scan_image_folder
+
+
+def fingerprint(data: str | os.PathLike[str]) -> str:
+    """Words that two data sets share only if they hold the same images in the same order, wherever they lie.
+
+    A shard set is known by the checksums in its manifest, an image folder by the paths and sizes of its images (about
+    10 s for a million files on a local disk).
+
+    Args:
+        data: image folder or shard set.
+
+    Returns:
+        For instance "shard set of 50,000 images, checksum 1f2e3d4c".
+
+    Raises:
+        OSError, ValueError: if it is neither, or cannot be read.
+    """
+    if shard_set.is_shard_set(data):
+        manifest = shard_set.load(data).manifest
+        checksums = [manifest.samples.crc32, *(shard.crc32 for shard in manifest.shards)]
+        return _words("shard set", manifest.num_samples, zlib.crc32(json.dumps(checksums).encode()))
+    paths, _, _ = scan_image_folder(data)
+    start = len(os.path.join(os.fspath(data), ""))  # noqa: PTH118 - a million times, strings are faster
+    checksum = 0
+    for path in paths:
+        line = f"{path[start:]}\0{os.stat(path).st_size}\n"  # noqa: PTH116
+        checksum = zlib.crc32(os.fsencode(line), checksum)
+    return _words("image folder", len(paths), checksum)
+
+
+def _words(kind: str, images: int, checksum: int) -> str:
+    return f"{kind} of {images:,} images, checksum {checksum:08x}"

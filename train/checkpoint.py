@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pickle
+import tempfile
 import zipfile
 import zlib
 from collections.abc import Callable, Mapping
@@ -78,6 +79,34 @@ def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:
         os.fsync(folder)
     finally:
         os.close(folder)
+
+
+def require_writable(folder: Path, *, name: str) -> None:
+    """Raise unless a file can be written to `folder`, or to the nearest folder above it if it is still to be made.
+
+    Found out by trying, with a file that has no name and leaves nothing: permissions alone do not tell of file
+    systems that take nothing.
+
+    Args:
+        folder: where something will be written after a long time of work.
+        name: of the option that the user gave, for the message.
+
+    Raises:
+        OSError: if it cannot be written, or a file stands in its place.
+    """
+    existing = folder.absolute()
+    while not existing.exists():
+        existing = existing.parent
+    if not existing.is_dir():
+        raise NotADirectoryError(f"{name} must lie in a folder, got the file {existing}; choose another --{name}")
+    try:
+        with tempfile.TemporaryFile(dir=existing):
+            pass
+    except OSError as error:
+        reason = error.strerror or error
+        raise OSError(
+            f"{name} must be writable, got {existing}, which takes no file ({reason}); choose another --{name}"
+        ) from error
 
 
 def save(path: Path, checkpoint: Checkpoint) -> None:
@@ -156,9 +185,11 @@ def open_run(output: Path, *, resume: bool) -> Checkpoint | None:
 
     Raises:
         ValueError: if the folder holds a run and `resume` is False, or holds something else.
+        OSError: if nothing can be written there.
     """
     if output.exists() and not output.is_dir():
         raise ValueError(f"output must be a folder, got the file {output}; choose another --output")
+    require_writable(output, name="output")
     entries = {entry.name for entry in output.iterdir()} if output.is_dir() else set()
     if LAST in entries:
         if resume:

@@ -42,6 +42,8 @@ def run(args: argparse.Namespace) -> int:
     from .engine import evaluate
 
     with joined(args.device) as process, ExitStack() as stack:
+        if args.json is not None:
+            from_main(lambda: _check_json(args.json), process)
         checkpoint = from_main(lambda: load(args.checkpoint), process)
         model, loader = agree(lambda: _prepare(args, checkpoint, process, stack), process)
         with rank_errors(process):
@@ -52,6 +54,14 @@ def run(args: argparse.Namespace) -> int:
             if args.json is not None:
                 _write_json(args, scores)
     return 0
+
+
+def _check_json(path: Path) -> None:
+    from .checkpoint import require_writable
+
+    if path.is_dir():
+        raise IsADirectoryError(f"json must be a file, got the folder {path}; name a file in it")
+    require_writable(path.parent, name="json")
 
 
 def _prepare(
@@ -96,4 +106,5 @@ def _write_json(args: argparse.Namespace, scores: Scores) -> None:
 
     result = {"checkpoint": str(args.checkpoint), "data": args.data, "occlusion": args.occlusion, **asdict(scores)}
     text = json.dumps(result, indent=1) + "\n"
+    args.json.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(args.json, lambda file: file.write(text.encode()))

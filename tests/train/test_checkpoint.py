@@ -3,11 +3,12 @@ import signal
 import subprocess
 import sys
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
 from softfeed.train import checkpoint
-from softfeed.train.checkpoint import Checkpoint, load, open_run, require_same, save
+from softfeed.train.checkpoint import Checkpoint, load, open_run, require_same, require_writable, save
 
 
 @pytest.fixture
@@ -166,3 +167,14 @@ def test_the_folder_of_a_run_is_never_overwritten(state, tmp_path):
             open_run(tmp_path / "photos", resume=resume)
     with pytest.raises(ValueError, match="output must be a folder, got the file"):
         open_run(tmp_path / "photos" / "cat.jpg", resume=True)
+
+
+def test_a_folder_that_takes_no_file_is_found_before_the_work(tmp_path):
+    require_writable(tmp_path / "a" / "b", name="output")
+    assert not list(tmp_path.iterdir())
+    (tmp_path / "file").write_bytes(b"x")
+    with pytest.raises(NotADirectoryError, match=r"output must lie in a folder, got the file .*/file; choose another"):
+        open_run(tmp_path / "file" / "run", resume=True)
+    # Nobody, not even root, may create files in /proc.
+    with pytest.raises(OSError, match=r"output must be writable, got /proc, which takes no file \(.*; choose another"):
+        open_run(Path("/proc/runs/first"), resume=False)

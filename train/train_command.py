@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -172,7 +172,8 @@ def _loaders(
         "device": process.device,
         "num_threads": share_cores(process, args.threads),
     }
-    batches = stack.enter_context(Loader(args.data, recipe, args.batch_size, image_size, **options))
+    with _in_terms_of_options():
+        batches = stack.enter_context(Loader(args.data, recipe, args.batch_size, image_size, **options))
     if args.val is None:
         return batches, None
     evaluation = presets.evaluation(recipe)
@@ -183,6 +184,19 @@ def _loaders(
             f"and {batches.num_classes} in {args.data}, or other names"
         )
     return batches, validation
+
+
+@contextmanager
+def _in_terms_of_options() -> Iterator[None]:
+    """Errors of the loader with advice that fits the command line, which has no `last_batch`."""
+    try:
+        yield
+    except ValueError as error:
+        text = str(error)
+        if "must be the images' own size" in text:
+            text += "; give that as --image-size if it is square, or choose --recipe soft-imagenet for any size"
+        text = text.replace("use a smaller batch or last_batch='fill'", "use a smaller --batch-size")
+        raise ValueError(text) from error
 
 
 def _plan(args: argparse.Namespace, *, image_size: int, batch_size: int) -> TrainingPlan:

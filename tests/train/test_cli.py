@@ -14,6 +14,7 @@ import pytest
 import torch
 from PIL import Image
 from softfeed.pipelines.shards.convert import convert
+from softfeed.pipelines.shards.layout import ShardOptions
 from softfeed.train import checkpoint
 from softfeed.train.cli import main
 from softfeed.train.fingerprint import fingerprint
@@ -73,16 +74,31 @@ def test_training_learns_and_leaves_a_run(run):
 def test_evaluation_repeats_the_scores_of_training(run, data, capsys, tmp_path):
     output, _ = run
     assert (
-        main(["eval", str(output / "last.pt"), data, "--device", "cpu", "--json", str(tmp_path / "scores.json")]) == 0
+        main(
+            ["eval", str(output / "last.pt"), data, "--device", "cpu", "--json", str(tmp_path / "new" / "scores.json")]
+        )
+        == 0
     )
     printed = capsys.readouterr().out
-    scores = json.loads((tmp_path / "scores.json").read_text())
+    scores = json.loads((tmp_path / "new" / "scores.json").read_text())
     row = checkpoint.load(output / "last.pt").history[-1]
     for name in ("top1", "top5", "nll", "ece"):
         assert scores[name] == pytest.approx(row[name], rel=1e-5), name
     assert f"top-1 {row['top1']:.2%}" in printed
     assert "(66 images)" in printed
     assert sum(b["count"] for b in scores["bins"]) == scores["num_samples"] == 66
+
+
+def test_scores_that_could_not_be_written_are_not_computed(run, data, tmp_path, capsys, monkeypatch):
+    def evaluate(*args, **settings):
+        raise AssertionError("evaluated in vain")
+
+    monkeypatch.setattr("softfeed.train.engine.evaluate", evaluate)
+    command = ["eval", run[0] / "last.pt", data, "--device", "cpu", "--json"]
+    assert "json must be writable, got /proc, which takes" in error_of(capsys, *command, "/proc/scores.json")
+    assert "json must be a file, got the folder" in error_of(capsys, *command, tmp_path)
+    (tmp_path / "file").write_bytes(b"x")
+    assert "json must lie in a folder, got the file" in error_of(capsys, *command, tmp_path / "file" / "a" / "s.json")
 
 
 def test_total_occlusion_leaves_one_guess(run, data, tmp_path):
@@ -201,18 +217,31 @@ def test_a_run_of_an_older_version_may_be_resumed(run, data, tmp_path, capsys):
         (["--lr", "nan"], "lr must be positive and finite, got nan"),
         (["--weight-decay", "-1"], "weight_decay must be finite and not negative, got -1.0"),
         (["--batch-size", "0"], "batch_size must be at least 1, got 0"),
-        (["--batch-size", "67"], "batch_size must be at most a rank's share of the samples, 66"),
+        (["--batch-size", "67"], "samples, 66 (66 samples on 1 rank(s)), got 67; use a smaller --batch-size\n"),
         (["--threads", "0"], "threads must be at least 1, got 0"),
         (["--seed", "-1"], "seed must not be negative, got -1"),
-        (["--image-size", "0"], "image_size must be positive, got 0"),
+        (["--image-size", "0"], "image_size must be a whole number of at least 1, got 0"),
         (["--sigma-decay-epochs", "3"], "sigma-decay-epochs must be in [0, 2], got 3"),
         (["--val", "/nowhere"], "/nowhere"),
+        (["--output", "/proc/run"], "output must be writable, got /proc, which takes no file"),
     ],
 )
 def test_bad_input_is_one_line_and_leaves_nothing(data, tmp_path, capsys, arguments, message):
     given = ["train", data, *SMALL, "--epochs", "2", "--output", tmp_path / "run", *arguments]
     assert message in error_of(capsys, *given)
     assert not (tmp_path / "run").exists()
+
+
+def test_raw_images_that_are_not_square_name_the_recipe_that_takes_them(data, tmp_path, capsys):
+    convert(data, tmp_path / "raw", ShardOptions(raw=True), workers=1)
+    given = ["train", tmp_path / "raw", "--model", "small-cnn", "--batch-size", "16", "--device", "cpu"]
+    given += ["--epochs", "1", "--output", tmp_path / "run"]
+    if (error := main([str(argument) for argument in given])) != 0:
+        message = capsys.readouterr().err
+        assert error == 2
+        assert "image_size must be the images' own size, 40x48, with SoftShift, got 48; " in message
+        assert "choose --recipe soft-imagenet" in message
+        assert main([str(argument) for argument in [*given, "--recipe", "soft-imagenet"]]) == 0
 
 
 def test_a_gpu_that_is_not_there_is_one_line(data, tmp_path, capsys, monkeypatch):

@@ -74,7 +74,9 @@ class GraphRunner:
                 self.collect()
             while self.pending:
                 self._next()
-        except RuntimeError:
+        except (AttributeError, RuntimeError):
+            # RuntimeError: a batch failed. AttributeError: this runs while the garbage collector takes a dropped
+            # loader apart, and the graph went first.
             return False
         self._fillers = 0
         return True

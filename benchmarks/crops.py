@@ -18,7 +18,9 @@ import numpy as np
 
 from ..pipelines import Loader, presets
 from ..pipelines.reading import SampleReader
+from ..pipelines.shards.folder import scan_image_folder
 from ..pipelines.sources import open_source
+from .errors import in_one_line
 from .measurement import Contender, Rate, measure, write_result
 from .pillow_loaders import SoftArrayImages, SoftImageFolder, data_loader
 
@@ -39,11 +41,13 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
 
 def _repeated_folder(folder: Path, copies: int, root: Path) -> Path:
     """A folder of links with every image several times, so that an epoch is long against its beginning and end."""
-    for class_folder in sorted(path for path in folder.iterdir() if path.is_dir()):
-        (root / class_folder.name).mkdir()
-        for image in class_folder.iterdir():
-            for copy in range(copies):
-                (root / class_folder.name / f"{copy}-{image.name}").symlink_to(image.resolve())
+    paths, labels, classes = scan_image_folder(folder)
+    for name in classes:
+        (root / name).mkdir()
+    for number, (path, label) in enumerate(zip(paths, labels, strict=True)):
+        for copy in range(copies):
+            link = f"{copy}-{number:08d}{Path(path).suffix}"
+            (root / classes[label] / link).symlink_to(Path(path).resolve())
     return root
 
 
@@ -130,7 +134,8 @@ def _encoded_contenders(folder: Path, options: argparse.Namespace) -> dict[str, 
 
 def _raw_contenders(data: Path, options: argparse.Namespace) -> dict[str, Contender]:
     source = open_source(data)
-    assert source.raw_shape is not None
+    if source.raw_shape is None:
+        raise ValueError(f"raw must be a shard set of raw images, got {data}; write one with softfeed convert --raw")
     size = source.raw_shape[0]
 
     def loader(preset: str) -> Contender:
@@ -164,6 +169,7 @@ def _ratios(rates: dict[str, Rate]) -> dict[str, float]:
     }
 
 
+@in_one_line
 def main(arguments: list[str] | None = None) -> int:
     """Run the benchmark; returns the exit status."""
     options = _parse(arguments)

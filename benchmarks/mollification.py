@@ -23,6 +23,7 @@ from ..pipelines.blur import DctBlur
 from ..pipelines.draws import Draws
 from ..pipelines.mollify import strengths
 from ..softops import blur_sigma
+from .errors import in_one_line
 from .measurement import Contender, measure, write_result
 
 _RECIPES = {
@@ -102,6 +103,7 @@ def _blur_by_products(size: int, levels: np.ndarray, options: argparse.Namespace
     return epoch
 
 
+@in_one_line
 def main(arguments: list[str] | None = None) -> int:
     """Run the benchmark; returns the exit status."""
     parser = argparse.ArgumentParser(prog="python -m softfeed.benchmarks.mollification", description=__doc__)

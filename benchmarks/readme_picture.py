@@ -24,7 +24,9 @@ from PIL import Image
 
 from .. import softops
 from ..pipelines import Loader, presets
+from ..pipelines.shards.folder import scan_image_folder
 from ..train import pixels
+from .errors import in_one_line
 
 SIZE = 224  # pixels, as networks for ImageNet take them
 NUM_CLASSES = 1000  # ImageNet's
@@ -138,16 +140,17 @@ def _sample_folder(folder: Path) -> Path:
 
 def _two_photographs(folder: Path, target: Path) -> Path:
     """The first image of each of the first two classes, in a folder of their own."""
-    found = [sorted(path for path in part.iterdir() if path.is_file()) for part in sorted(folder.iterdir())]
-    firsts = [files[0] for files in found if files][:2]
-    if len(firsts) < 2:
-        raise ValueError(f"image_folder must have two classes with images, got {len(firsts)} in {folder}")
-    for path in firsts:
-        (target / path.parent.name).mkdir()
-        (target / path.parent.name / path.name).write_bytes(path.read_bytes())
+    paths, labels, classes = scan_image_folder(folder)
+    if len(classes) < 2:
+        raise ValueError(f"image_folder must have two classes, got {len(classes)} in {folder}")
+    for label, name in enumerate(classes[:2]):
+        path = Path(paths[labels.tolist().index(label)])
+        (target / name).mkdir()
+        (target / name / path.name).write_bytes(path.read_bytes())
     return target
 
 
+@in_one_line
 def main(argv: Sequence[str] | None = None) -> int:
     """Draw the picture; the exit status."""
     parser = argparse.ArgumentParser(description="Draw the README's picture of the soft crop.")

@@ -1,0 +1,54 @@
+"""Bad input to a benchmark is one line and exit status 2, not a traceback."""
+
+import pytest
+from PIL import Image
+from softfeed.benchmarks import crops, mollification, readme_picture
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """One class with one image, deeper than usual."""
+    path = tmp_path / "images" / "cat" / "deep" / "1.png"
+    path.parent.mkdir(parents=True)
+    Image.new("RGB", (30, 30)).save(path)
+    return tmp_path / "images"
+
+
+def line(capsys, main, *arguments):
+    assert main([str(argument) for argument in arguments]) == 2
+    captured = capsys.readouterr()
+    assert not captured.out
+    assert captured.err.startswith("error: ")
+    assert captured.err.count("\n") == 1
+    return captured.err
+
+
+@pytest.mark.parametrize("main", [crops.main, mollification.main])
+def test_the_folder_must_exist(capsys, main):
+    assert "image folder must exist, got /nonexistent; check the path" in line(capsys, main, "/nonexistent")
+
+
+def test_the_raw_set_must_be_raw(folder):
+    with pytest.raises(ValueError, match=r"raw must be a shard set of raw images, got .*images; write one with"):
+        crops._raw_contenders(folder, crops._parse([str(folder)]))
+
+
+def test_the_picture_needs_two_classes_of_images_and_somewhere_to_go(tmp_path, folder, capsys):
+    out = tmp_path / "out.png"
+    main = readme_picture.main
+    assert "image folder must exist, got /nonexistent" in line(capsys, main, out, "/nonexistent")
+    assert "image_folder must have two classes, got 1 in" in line(capsys, main, out, folder)
+    (folder / "dog").mkdir()
+    (folder / "dog" / "1.png").write_bytes(b"not an image")
+    assert "cannot identify image file" in line(capsys, main, out, folder)
+    Image.new("RGB", (30, 30)).save(folder / "dog" / "1.png")
+    assert "No such file or directory" in line(capsys, main, tmp_path / "nowhere" / "out.png", folder)
+    assert not out.exists()
+
+
+def test_every_image_is_repeated(tmp_path, folder):
+    (folder / "cat" / "1.png").write_bytes((folder / "cat" / "deep" / "1.png").read_bytes())
+    (tmp_path / "links").mkdir()
+    links = sorted((crops._repeated_folder(folder, 3, tmp_path / "links") / "cat").iterdir())
+    assert len(links) == 6
+    assert {link.resolve() for link in links} == {folder / "cat" / "1.png", folder / "cat" / "deep" / "1.png"}

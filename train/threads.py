@@ -16,6 +16,9 @@ def share_cores(process: Process, data_threads: int | None = None) -> int:
     takes nearly all the time, and the loader half as many threads, which sleep while a batch is waiting: on two
     cores, one thread for data and two for the network. Ranks on one machine share its cores evenly.
 
+    OMP_NUM_THREADS goes before the rule for torch's threads; only a 1 under torchrun does not, which is what torchrun
+    sets where the user has set nothing.
+
     Args:
         process: this process.
         data_threads: the loader's threads, at least 1; None for the rule above.
@@ -26,10 +29,17 @@ def share_cores(process: Process, data_threads: int | None = None) -> int:
     if data_threads is not None and data_threads < 1:
         raise ValueError(f"threads must be at least 1, got {data_threads}")
     cores = max(1, _available_cores() // local_world_size())
-    torch.set_num_threads(cores)
+    if not _threads_are_set():
+        torch.set_num_threads(cores)
     if data_threads is not None:
         return data_threads
     return cores if process.device.type == "cuda" else max(1, cores // 2)
+
+
+def _threads_are_set() -> bool:
+    """Whether the user chose torch's threads, which torch has then read from the environment by itself."""
+    threads = os.environ.get("OMP_NUM_THREADS", "")
+    return threads not in ("", "1" if local_world_size() > 1 else "")
 
 
 def _available_cores() -> int:

@@ -75,7 +75,8 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
         "--threads",
         type=int,
         metavar="N",
-        help="threads for data per process (default: its share of the cores with a GPU, half of it without)",
+        help="threads for data per process (default: its share of the cores with a GPU, half of it without); "
+        "OMP_NUM_THREADS sets those of the network on CPUs",
     )
 
 

@@ -162,6 +162,7 @@ def test_each_rank_and_epoch_has_its_own_generator_state():
 def test_cores_are_shared_between_data_and_network_and_between_ranks(monkeypatch):
     threads = torch.get_num_threads()
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(8)), raising=False)
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     cpu, gpu = Process(torch.device("cpu")), Process(torch.device("cuda", 0))
     try:
         monkeypatch.setenv("LOCAL_WORLD_SIZE", "1")
@@ -174,5 +175,20 @@ def test_cores_are_shared_between_data_and_network_and_between_ranks(monkeypatch
         assert (share_cores(cpu), torch.get_num_threads()) == (1, 1)
         with pytest.raises(ValueError, match="threads must be at least 1, got 0"):
             share_cores(cpu, 0)
+    finally:
+        torch.set_num_threads(threads)
+
+
+def test_threads_that_the_user_has_set_are_left_alone(monkeypatch):
+    threads = torch.get_num_threads()
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(8)), raising=False)
+    cpu = Process(torch.device("cpu"))
+    try:
+        for processes, variable, expected in ((1, "1", 3), (2, "2", 3), (1, "", 8), (2, "1", 4)):  # torchrun sets the 1
+            torch.set_num_threads(3)  # as torch itself would by the variable
+            monkeypatch.setenv("LOCAL_WORLD_SIZE", str(processes))
+            monkeypatch.setenv("OMP_NUM_THREADS", variable)
+            assert share_cores(cpu) == 4 // processes
+            assert torch.get_num_threads() == expected
     finally:
         torch.set_num_threads(threads)

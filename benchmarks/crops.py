@@ -66,7 +66,8 @@ def _softfeed(loader: Loader) -> Contender:
 def _plain_dali(folder: Path, options: argparse.Namespace) -> Contender:
     """DALI's own ImageNet graph: its reader, its random crop, its iterator's hand-over without a copy."""
     import torch
-    from nvidia.dali import fn, pipeline_def, types
+    from nvidia.dali import fn, types
+from nvidia.dali.pipeline import pipeline_def
 
     normalize = presets.by_name("hard-imagenet").normalize
     on_gpu = options.device != "cpu"
@@ -84,13 +85,13 @@ def _plain_dali(folder: Path, options: argparse.Namespace) -> Contender:
         images = fn.decoders.image_random_crop(
             encoded, device="mixed" if on_gpu else "cpu", random_area=[0.08, 1], random_aspect_ratio=[3 / 4, 4 / 3]
         )
-        images = fn.resize(images, size=[options.image_size] * 2, interp_type=types.INTERP_LINEAR, antialias=True)
+        images = fn.resize(images, size=[options.image_size] * 2, interp_type=types.DALIInterpType.INTERP_LINEAR, antialias=True)
         images = fn.crop_mirror_normalize(
             images,
             mirror=fn.random.coin_flip(),
             mean=[255 * value for value in normalize.mean],
             std=[255 * value for value in normalize.std],
-            dtype=types.FLOAT,
+            dtype=types.DALIDataType.FLOAT,
             output_layout="CHW",
         )
         return images, labels

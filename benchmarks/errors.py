@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import wraps
 
-_Arguments = Sequence[str] | None
 
-
-def in_one_line(main: Callable[[_Arguments], int]) -> Callable[..., int]:
+def in_one_line(main: Callable[..., int]) -> Callable[..., int]:
     """`main` with exit status 2 and a line on stderr for a ValueError or an OSError."""
 
     @wraps(main)
-    def run(arguments: _Arguments = None) -> int:
+    def run(*arguments: object) -> int:
         try:
-            return main(arguments)
+            return main(*arguments)
         except (ValueError, OSError) as error:
             print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
             return 2

@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from nvidia.dali import fn, pipeline_def, types
+from nvidia.dali import fn, types
+from nvidia.dali.pipeline import pipeline_def
 
 from .. import softops
 from .measurement import Contender, measure, write_result
@@ -39,7 +40,7 @@ def _batch(batch_size: int) -> dict[str, np.ndarray]:
 def _in_graph(batch_size: int, steps: int, threads: int) -> Contender:
     @pipeline_def(batch_size=batch_size, num_threads=threads, device_id=None, prefetch_queue_depth=1)
     def graph() -> tuple:
-        return _confidence(*(fn.external_source(name=name, dtype=types.FLOAT, ndim=0) for name in _INPUTS))
+        return _confidence(*(fn.external_source(name=name, dtype=types.DALIDataType.FLOAT, ndim=0) for name in _INPUTS))
 
     pipeline, batch = graph(), _batch(batch_size)
     pipeline.build()

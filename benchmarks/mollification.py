@@ -16,7 +16,8 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from nvidia.dali import fn, pipeline_def, types
+from nvidia.dali import fn, types
+from nvidia.dali.pipeline import pipeline_def
 
 from ..pipelines import AdditiveNoise, Loader, Mollify, Recipe, SoftCrop
 from ..pipelines.blur import DctBlur
@@ -51,7 +52,11 @@ def _loader(folder: Path, recipe: Recipe, options: argparse.Namespace) -> Conten
 
 
 def _kernel(side: int, sigma: float) -> np.ndarray:
-    """The blur along an axis as a kernel, cut where less than 1e-5 of it is left (MATH.md section 3)."""
+    """The blur along an axis as a kernel, cut where less than 1e-5 of it is left.
+
+    The heat equation of SM (Heinonen et al.) factorises over the axes, and along one the DCT-II basis makes it a
+    convolution, with the border mirrored.
+    """
     distance = np.arange(side)
     waves = np.arange(1, side)
     decay = np.exp(-(sigma**2) / 2 * (math.pi * waves / side) ** 2)
@@ -70,8 +75,10 @@ def _blur_by_filter(size: int, levels: np.ndarray, options: argparse.Namespace) 
         batch_size=count, num_threads=options.threads, device_id=0 if on_gpu else None, prefetch_queue_depth=1
     )
     def graph() -> object:
-        images = fn.external_source(name="images", dtype=types.FLOAT, ndim=3, layout="CHW")
-        row, column = (fn.external_source(name=name, dtype=types.FLOAT, ndim=2) for name in ("row", "column"))
+        images = fn.external_source(name="images", dtype=types.DALIDataType.FLOAT, ndim=3, layout="CHW")
+        row, column = (
+            fn.external_source(name=name, dtype=types.DALIDataType.FLOAT, ndim=2) for name in ("row", "column")
+        )
         images = images.gpu() if on_gpu else images
         return fn.filter(fn.filter(images, row, border="reflect_1001"), column, border="reflect_1001")
 

@@ -1,7 +1,8 @@
 """The mathematics of soft augmentation, on numpy arrays, torch tensors and DALI nodes alike.
 
-Pure functions: float32 in, float32 out, nothing drawn, nothing written in place. `MATH.md` in the docstrings'
-"section N" is restated in each function's text; SA is Liu et al., "Soft Augmentation for Image Classification" (2023).
+Pure functions: float32 in, float32 out, nothing drawn, nothing written in place. In the docstrings SA is
+Liu et al., "Soft Augmentation for Image Classification" (2023), and SM is Heinonen et al., "Robust Classification by
+Coupling Data Mollification with Label Smoothing".
 """
 
 from .certainty import combined, confidence, pair_weight, softening

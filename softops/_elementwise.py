@@ -74,7 +74,7 @@ def to_float32(x: Array) -> Array:
     if library == "nvidia":
         from nvidia.dali import fn, types
 
-        return fn.cast(x, dtype=types.FLOAT)
+        return fn.cast(x, dtype=types.DALIDataType.FLOAT)
     module = _module(library)
     return module.asarray(x, dtype=module.float32) if library == "numpy" else x.to(module.float32)
 
@@ -93,7 +93,7 @@ def one_hot(labels: Array, num_classes: int) -> Array:
     if library == "nvidia":
         from nvidia.dali import fn, types
 
-        return fn.one_hot(labels, num_classes=num_classes, dtype=types.FLOAT)
+        return fn.one_hot(labels, num_classes=num_classes, dtype=types.DALIDataType.FLOAT)
     module = _module(library)
     classes = module.arange(num_classes) if library == "numpy" else module.arange(num_classes, device=labels.device)
     return to_float32(labels[..., None] == classes)

@@ -1,4 +1,9 @@
-"""Certainty: how much of a label survives a degradation, and what a trainer makes of it (MATH.md section 1)."""
+"""Certainty: how much of a label survives a degradation, and what a trainer makes of it.
+
+Certainty c in [0, 1] is the share that a degradation leaves. With K classes, whose chance is 1/K, the confidence of the
+label is `1/K + (1 - 1/K) c`. Two papers are special cases: SA Eq. 7 is `c = 1 - (1 - v)^k` for visibility v, and the
+label smoothing `gamma` of SM (Heinonen et al., supervised mollification) is `c = 1 - gamma`.
+"""
 
 from __future__ import annotations
 
@@ -28,7 +33,10 @@ def softening(visibility: Array, *, power: float = 2.0, plateau: float = 1.0) ->
 
 
 def combined(*certainties: Array) -> Array:
-    """Certainty after several degradations of one image: their product (MATH.md section 1)."""
+    """Certainty after several degradations of one image: their product.
+
+    The product is what chaining SA Eq. 7 gives, with the confidence so far in the place of 1.
+    """
     if not certainties:
         raise ValueError("combined must get at least one certainty, got none")
     return product(certainties)
@@ -60,7 +68,7 @@ def pair_weight(iou: Array, *, power: float = 4.0, chance: float = 0.0, weigh_do
     Args:
         iou: Intersection over union of the two windows, float32 of any shape S in [0, 1].
         power: k > 0; 4 in the paper.
-        chance: p_min in [0, 1); 0 by default, as there are no classes (MATH.md section 2).
+        chance: p_min in [0, 1); 0 by default, as there are no classes (the paper leaves it open).
         weigh_down: "distant" gives pairs with little overlap less weight, `1 - (1 - p_min)(1 - IoU)^k` (SA#1, Eq. 9);
             "close" gives it to pairs with much, `1 - (1 - p_min) IoU^k` (SA#2, Eq. 10).
 

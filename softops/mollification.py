@@ -1,6 +1,6 @@
 """Supervised mollification: noise and blur of a known strength, and the certainty that each leaves.
 
-SM is Heinonen et al., "Robust Classification by Coupling Data Mollification with Label Smoothing" (MATH.md section 3);
+SM is Heinonen et al., "Robust Classification by Coupling Data Mollification with Label Smoothing";
 where the poster is silent the schedules are those of its authors' code. `t` in [0, 1] is the strength: 0 leaves the
 image nearly as it is, 1 leaves nothing of it.
 """

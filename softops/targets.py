@@ -30,7 +30,7 @@ def soft_targets(labels: Array, confidence: Array, num_classes: int) -> Array:
 
 
 def weighted_targets(labels: Array, confidence: Array, num_classes: int, *, softening: str = "target-weight") -> Array:
-    """Unnormalised target `w * q`, which any cross-entropy with probability targets takes (MATH.md section 2).
+    """Unnormalised target `w * q`, which any cross-entropy with probability targets takes (SA Eqs. 4 to 6).
 
     The gradient of `-sum(w q log softmax(z))` equals that of the paper's `w KL(q || softmax(z))`.
 

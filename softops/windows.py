@@ -78,7 +78,7 @@ def soft_resized_window(
     min_side: float,
     spread: float = 0.5,
 ) -> Window:
-    """Soft crop-and-resize window (SA App. B.3, in the reading of MATH.md section 2).
+    """Soft crop-and-resize window (SA App. B.3, with its spread halved by default: see `spread`).
 
     Args:
         width: Image width W in pixels, > 0.
@@ -88,7 +88,8 @@ def soft_resized_window(
         sigma: Standard deviation, > 0 (0.3 in the paper).
         min_side: L_min > 0, the side in pixels below which a window does not shrink (112 in the paper); no window
             has a side of less than one pixel.
-        spread: s, the factor on the standard deviation of the position; 1 is the paper's literal text.
+        spread: s, the factor on the standard deviation of the position; 1 is the paper's literal text, which for a
+            window of the image's size is twice the paper's own rule for CIFAR.
     """
 
     def axis(side: Array, size_draw: Array, position_draw: Array) -> tuple[Array, Array]:

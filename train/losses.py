@@ -68,7 +68,7 @@ class SoftLoss:
         on_label = confidence if self.method in ("target", "target-weight") else one
         weight = confidence if self.method in ("weight", "target-weight") else one
         if self.label_smoothing:
-            # One more certainty in the product of MATH.md section 1.
+            # Certainties multiply (see `softops.combined`), and label smoothing is one more.
             on_label = 1 / num_classes + (on_label - 1 / num_classes) * (1 - self.label_smoothing)
         targets = soft_targets(labels, on_label, num_classes)
         divergence = F.kl_div(F.log_softmax(logits, dim=1), targets, reduction="none").sum(dim=1)

@@ -1,4 +1,4 @@
-"""Windows follow the distributions of MATH.md section 2, against a sampler that redraws as the papers do."""
+"""Windows follow the distributions of Liu et al. 2023 (SA section 4.1 and App. B.3), against a sampler that redraws."""
 
 import numpy as np
 import pytest
@@ -24,7 +24,7 @@ def redrawn(rng, scale, limit):
 
 
 def reference_soft_windows(width, height, sigma, min_side, spread):
-    """SA App. B.3 as MATH.md reads it, with numpy's own generator and redrawing."""
+    """SA App. B.3, the position's sigma times `spread`, with numpy's own generator and redrawing."""
     rng = np.random.default_rng(99)
     fields = {}
     for name, start, side in (("width", "left", width), ("height", "top", height)):

@@ -101,7 +101,7 @@ def test_shifted_window_is_odd_in_the_draw_and_still_at_zero(run):
 
 
 def appendix_b3(side, size_draw, position_draw, sigma, min_side, spread):
-    """One axis of SA App. B.3 (MATH.md section 2), sample by sample: (start, length, settled)."""
+    """One axis of SA App. B.3, sample by sample: (start, length, settled)."""
     rows = []
     for full, n_size, n_position in zip(side.tolist(), size_draw.tolist(), position_draw.tolist(), strict=True):
         if full <= min_side:

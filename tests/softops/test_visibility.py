@@ -105,7 +105,7 @@ def test_visibility_counts_the_output_pixels(run, axes, size):
 
 
 def test_visibility_is_the_share_of_the_image_up_to_the_output_grid(run):
-    """Against MATH.md's v = area(window and image) / (W H), painted in source pixels."""
+    """Against v = area(window and image) / (W H), painted in source pixels."""
     size = (224, 192)
     x, y = window_pairs(large_axes, inside_the_image_only=True)
     got = run(seen(size), *float32(x[0], y[0], x[1], y[1], x[2], y[2]))

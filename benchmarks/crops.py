@@ -13,6 +13,7 @@ import sys
 import tempfile
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -67,15 +68,16 @@ def _plain_dali(folder: Path, options: argparse.Namespace) -> Contender:
     """DALI's own ImageNet graph: its reader, its random crop, its iterator's hand-over without a copy."""
     import torch
     from nvidia.dali import fn, types
-from nvidia.dali.pipeline import pipeline_def
+    from nvidia.dali.pipeline import pipeline_def
 
     normalize = presets.by_name("hard-imagenet").normalize
     on_gpu = options.device != "cpu"
+    device_id: Any = 0 if on_gpu else None  # DALI's types leave out the None that its documentation names
 
     @pipeline_def(
         batch_size=options.batch_size,
         num_threads=options.threads,
-        device_id=0 if on_gpu else None,
+        device_id=device_id,
         prefetch_queue_depth=2,
     )
     def graph() -> tuple:
@@ -85,7 +87,9 @@ from nvidia.dali.pipeline import pipeline_def
         images = fn.decoders.image_random_crop(
             encoded, device="mixed" if on_gpu else "cpu", random_area=[0.08, 1], random_aspect_ratio=[3 / 4, 4 / 3]
         )
-        images = fn.resize(images, size=[options.image_size] * 2, interp_type=types.DALIInterpType.INTERP_LINEAR, antialias=True)
+        images: Any = fn.resize(
+            images, size=[options.image_size] * 2, interp_type=types.DALIInterpType.INTERP_LINEAR, antialias=True
+        )
         images = fn.crop_mirror_normalize(
             images,
             mirror=fn.random.coin_flip(),

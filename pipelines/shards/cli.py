@@ -33,7 +33,11 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     _add_source_arguments(parser.add_argument_group("reading SOURCE"))
     _add_set_arguments(parser.add_argument_group("the shard set"))
     parser.add_argument("--workers", type=int, metavar="N", help="processes (default: one per core)")
-    parser.add_argument("--overwrite", action="store_true", help="replace a finished shard set in DEST")
+    parser.add_argument(
+        "--overwrite",
+        action="store_true",
+        help="replace a finished shard set, or an unfinished one of other images or options, in DEST",
+    )
     return parser
 
 

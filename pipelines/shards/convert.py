@@ -75,7 +75,7 @@ def convert(
         dest: folder of the set: new, empty, or one that was converted to before.
         options: what the set looks like; None for the defaults.
         workers: processes, positive; None for one per core, fewer for a small source.
-        overwrite: replace a finished set.
+        overwrite: replace a finished set, or an unfinished one of other images or options.
         max_bad: bad images to tolerate, 0 or more; None for 0.1 % of all, rounded up.
         progress: called after every shard.
 
@@ -96,7 +96,7 @@ def convert(
     workers = workers or default_workers(total)
     watch = _Watch(total, math.ceil(total / 1000) if max_bad is None else max_bad, progress)
     with claimed(dest, source=source.root, overwrite=overwrite) as work, worker_processes(workers) as executor:
-        resume(work, plan(source, options))
+        resume(work, plan(source, options), overwrite=overwrite)
         extents = source.extents(work, executor, watch.files_read)
         jobs = shard_jobs(source, extents, options, dest)
         records = [watch.count(record) for record in ordered_results(executor, write_shard, jobs, ahead=4 * workers)]

@@ -100,17 +100,30 @@ def _sweep(work: Path) -> None:
         shutil.rmtree(work)
 
 
-def resume(work: Path, plan: dict[str, Any]) -> bool:
-    """Whether an earlier run had the same plan; if not, whatever it left is removed and the plan noted."""
-    text = json.dumps(plan, indent=1, sort_keys=True)
+def resume(work: Path, plan: dict[str, Any], *, overwrite: bool) -> bool:
+    """Whether an earlier run had the same plan; if not, whatever it left is removed and the plan noted.
+
+    Raises:
+        FileExistsError: if it wrote shards of another source or with other options, and `overwrite` is False. Where
+            only the images have changed since, their owner wants them converted as they are now.
+    """
     plan_file = work / _PLAN_FILE
-    if plan_file.exists() and plan_file.read_text(encoding="utf-8") == text:
-        return True
+    earlier = json.loads(plan_file.read_text(encoding="utf-8")) if plan_file.exists() else {}
+    if {**earlier, "origin": None} == {**plan, "origin": None}:
+        return True  # also for a source that was moved
+    shards = sum(entry.suffix == ".tar" for entry in work.parent.iterdir())
+    other = [key for key in ("origin", "options") if earlier and earlier.get(key) != plan[key]]
+    if shards and other and not overwrite:
+        raise FileExistsError(
+            f"destination must be new, empty or an unfinished conversion of the same images with the same options, "
+            f"got {shards} shard(s) of another in {work.parent}; run that command again to finish it, name another "
+            "folder, or discard them with --overwrite"
+        )
     _empty(work)
     for entry in work.parent.iterdir():
         if _OURS.fullmatch(entry.name):
             entry.unlink()
-    atomic.write_file(plan_file, text.encode())
+    atomic.write_file(plan_file, json.dumps(plan, indent=1, sort_keys=True).encode())
     return False
 
 

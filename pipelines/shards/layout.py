@@ -60,9 +60,13 @@ def samples_per_shard(options: ShardOptions, total: int) -> int:
 def plan(source: Source, options: ShardOptions) -> dict[str, Any]:
     """Everything that the bytes of the set depend on, as JSON: equal plans give equal sets."""
     listing = hashlib.sha256()
-    for stamp in source.stamps():
+    stamps = source.stamps()
+    for stamp in stamps:
         listing.update(f"{stamp}\n".encode("utf-8", "surrogateescape"))
+    # A split of a Parquet folder is known by its files; in an image folder files come and go.
+    files = [stamp.name for stamp in stamps] if source.format == "parquet" else []
     return {
+        "origin": [str(source.root.resolve()), *files],
         "softfeed": version("softfeed"),
         "dali": nvidia.dali.__version__,
         "format_version": FORMAT_VERSION,

@@ -211,7 +211,7 @@ def test_no_good_image_is_an_error(tmp_path, image_folder):
         path.write_bytes(b"hello, world")
     for raw in (False, True):
         with pytest.raises(ValueError, match="source must hold an image that decodes, got none in"):
-            convert(source, tmp_path / "set", ShardOptions(raw=raw), workers=1, max_bad=2)
+            convert(source, tmp_path / f"set-{raw}", ShardOptions(raw=raw), workers=1, max_bad=2)
 
 
 def test_unchecked_conversion_misses_damage_behind_the_header(tmp_path, image_folder):

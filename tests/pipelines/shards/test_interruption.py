@@ -3,6 +3,7 @@
 import errno
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -147,11 +148,11 @@ def test_a_finished_shard_that_was_cut_is_written_again(tmp_path, image_folder, 
     assert content(dest) == content(tmp_path / "whole")
 
 
-@pytest.mark.parametrize("change", ["options", "content", "name", "added"])
-def test_another_plan_starts_anew(tmp_path, image_folder, encoded, monkeypatch, content, change):
+@pytest.mark.parametrize("change", ["content", "name", "added"])
+def test_changed_images_start_anew(tmp_path, image_folder, encoded, monkeypatch, content, change):
     source, dest = image_folder(), tmp_path / "set"
     _interrupted(source, dest, monkeypatch)
-    options = ShardOptions(shard_samples=5 if change == "options" else 2)
+    options = ShardOptions(shard_samples=2)
     path = source / "class1" / "001.png"
     if change == "content":
         path.write_bytes(path.read_bytes()[:-1] + b"x")  # the same size, another time
@@ -214,3 +215,28 @@ def test_an_image_that_shrinks_meanwhile_is_an_error(image_folder):
     size = path.stat().st_size
     with pytest.raises(OSError, match=rf"000.png must stay as it is .*, got {size} of {size + 1} bytes"):
         read_bytes(Item(str(path), 0, size + 1, 0, "000.png"))
+
+
+def test_unfinished_conversion_with_other_options_is_kept(image_folder, program, tmp_path):
+    """A typo in an option must not cost the hours of an earlier, unfinished run."""
+    source, dest = image_folder(), tmp_path / "set"
+    assert _start(program, source, dest, 1, 8).wait(timeout=120) == -signal.SIGKILL
+    shards = {path.name: path.read_bytes() for path in dest.glob("*.tar")}
+    assert shards
+    with pytest.raises(FileExistsError, match=r"got \d+ shard\(s\) of another in .*--overwrite"):
+        convert(source, dest, ShardOptions(shard_samples=2, seed=5))
+    assert {path.name: path.read_bytes() for path in dest.glob("*.tar")} == shards
+    assert convert(source, dest, ShardOptions(shard_samples=2, seed=5), overwrite=True).written > 0
+
+
+def test_unfinished_conversion_of_another_folder_is_kept(image_folder, program, tmp_path):
+    source, dest = image_folder(), tmp_path / "set"
+    other = tmp_path / "other"
+    shutil.copytree(source, other)
+    (other / "class0" if (other / "class0").is_dir() else next(other.iterdir())).joinpath("extra.png").write_bytes(
+        next(source.rglob("*.png")).read_bytes()
+    )
+    assert _start(program, source, dest, 1, 8).wait(timeout=120) == -signal.SIGKILL
+    with pytest.raises(FileExistsError, match=r"got \d+ shard\(s\) of another in"):
+        convert(other, dest, ShardOptions(shard_samples=2))
+    assert convert(source, dest, ShardOptions(shard_samples=2)).manifest.num_samples == 12

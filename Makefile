@@ -43,7 +43,6 @@ $(VENV)/.installed: pyproject.toml
 
 $(VENV)/.installed-dev: $(VENV)/.installed
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[cuda$(CUDA),test,dev]'
-	$(BIN)/pre-commit install 2>/dev/null || true
 	@touch $@
 
 clean:

@@ -38,7 +38,9 @@ def _batch(batch_size: int) -> dict[str, np.ndarray]:
 
 
 def _in_graph(batch_size: int, steps: int, threads: int) -> Contender:
-    @pipeline_def(batch_size=batch_size, num_threads=threads, device_id=None, prefetch_queue_depth=1)
+    no_gpu: Any = None  # DALI's types leave out the None that its documentation names
+
+    @pipeline_def(batch_size=batch_size, num_threads=threads, device_id=no_gpu, prefetch_queue_depth=1)
     def graph() -> tuple:
         return _confidence(*(fn.external_source(name=name, dtype=types.DALIDataType.FLOAT, ndim=0) for name in _INPUTS))
 

@@ -13,6 +13,7 @@ import math
 import sys
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -70,11 +71,10 @@ def _kernel(side: int, sigma: float) -> np.ndarray:
 def _blur_by_filter(size: int, levels: np.ndarray, options: argparse.Namespace) -> Contender:
     on_gpu = options.device != "cpu"
     count = len(levels)
+    device_id: Any = 0 if on_gpu else None  # DALI's types leave out the None that its documentation names
 
-    @pipeline_def(
-        batch_size=count, num_threads=options.threads, device_id=0 if on_gpu else None, prefetch_queue_depth=1
-    )
-    def graph() -> object:
+    @pipeline_def(batch_size=count, num_threads=options.threads, device_id=device_id, prefetch_queue_depth=1)
+    def graph() -> Any:
         images = fn.external_source(name="images", dtype=types.DALIDataType.FLOAT, ndim=3, layout="CHW")
         row, column = (
             fn.external_source(name=name, dtype=types.DALIDataType.FLOAT, ndim=2) for name in ("row", "column")

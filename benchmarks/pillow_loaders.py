@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import random
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -34,8 +35,8 @@ class PillowSoftCrop:
         assert isinstance(recipe.crop, SoftCrop)
         self._crop, self._normalize, self._size = recipe.crop, recipe.normalize, size
         self._num_classes = num_classes
-        self._flip = transforms.RandomHorizontalFlip()
-        self._to_tensor = transforms.Compose(
+        self._flip: Any = transforms.RandomHorizontalFlip()
+        self._to_tensor: Any = transforms.Compose(
             [transforms.ToTensor(), transforms.Normalize(recipe.normalize.mean, recipe.normalize.std)]
         )
 
@@ -85,7 +86,7 @@ class SoftArrayImages(Dataset):
     def __init__(self, images: np.ndarray, labels: np.ndarray, recipe: Recipe, num_classes: int) -> None:
         assert isinstance(recipe.crop, SoftShift)
         self._images, self._labels, self._crop, self._num_classes = images, labels, recipe.crop, num_classes
-        self._transform = transforms.Compose(
+        self._transform: Any = transforms.Compose(
             [
                 transforms.RandomHorizontalFlip(),
                 transforms.ToTensor(),

@@ -43,7 +43,7 @@ def crop_numbers(
     recipe: Recipe, frame: Frame, window: Window, placement: Placement, flipped: np.ndarray, *, raw: bool
 ) -> dict[str, np.ndarray]:
     """Graph inputs of a batch's windows, one row per sample; see the stages for their meaning."""
-    inputs = {"mirror": flipped.astype(np.int32)}
+    inputs: dict[str, np.ndarray] = {"mirror": flipped.astype(np.int32)}
     if way(recipe, raw=raw) == "shift":
         # the flip comes first, so a flipped image shifts the other way
         left = np.where(flipped, -window.left, window.left)
@@ -71,7 +71,7 @@ def crop_numbers(
     # crop_mirror_normalize places an image of n pixels at position p * (size - n) of the output
     free = np.maximum(frame.size - np.stack([placement.height, placement.width], axis=1), 1)
     inputs["position"] = np.clip(corner / free, 0, 1).astype(np.float32)
-    std = np.where(visible[:, None], np.float32(_pixels(recipe.normalize)[1])[None], _BLANKING_STD)
+    std = np.where(visible[:, None], np.array(_pixels(recipe.normalize)[1])[None], _BLANKING_STD)
     return inputs | {"std": std.astype(np.float32)}
 
 
@@ -94,7 +94,9 @@ def resized(images: Any, inputs: dict[str, Any]) -> Any:
     region = {}
     if "region_start" in inputs:  # the window does not end on whole source pixels
         region = {"roi_start": inputs["region_start"], "roi_end": inputs["region_end"]}
-    return fn.resize(images, size=inputs["resized"], interp_type=types.INTERP_LINEAR, antialias=True, **region)
+    return fn.resize(
+        images, size=inputs["resized"], interp_type=types.DALIInterpType.INTERP_LINEAR, antialias=True, **region
+    )
 
 
 def placed(images: Any, inputs: dict[str, Any], normalize: Normalize, *, size: int) -> Any:
@@ -111,7 +113,7 @@ def placed(images: Any, inputs: dict[str, Any], normalize: Normalize, *, size: i
         mirror=inputs["mirror"],
         mean=_pixels(normalize)[0],
         std=inputs["std"],
-        dtype=types.FLOAT,
+        dtype=types.DALIDataType.FLOAT,
         output_layout="CHW",
     )
 
@@ -136,7 +138,7 @@ def normalized(images: Any, inputs: dict[str, Any], normalize: Normalize) -> Any
 
     mean, std = _pixels(normalize)
     return fn.crop_mirror_normalize(
-        images, mirror=inputs["mirror"], mean=mean, std=std, dtype=types.FLOAT, output_layout="CHW"
+        images, mirror=inputs["mirror"], mean=mean, std=std, dtype=types.DALIDataType.FLOAT, output_layout="CHW"
     )
 
 

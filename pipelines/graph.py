@@ -10,15 +10,15 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from nvidia.dali import fn, pipeline_def, types
-from nvidia.dali.pipeline import Pipeline
+from nvidia.dali import fn, types
+from nvidia.dali.pipeline import Pipeline, pipeline_def
 
 from .cropping import normalized, on_canvas, placed, resized, shifted, visible_part, way
 from .occlusion import occlusion_stage
 from .policies import policy_stage
 from .recipe import Recipe
 
-_TYPES = {np.dtype(np.float32): types.FLOAT, np.dtype(np.int32): types.INT32}
+_TYPES = {np.dtype(np.float32): types.DALIDataType.FLOAT, np.dtype(np.int32): types.DALIDataType.INT32}
 
 IMAGES = "images"  # name of the input with encoded bytes or raw pixels
 
@@ -78,8 +78,8 @@ def build_graph(
 def _stages(recipe: Recipe, inputs: dict[str, Any], options: GraphOptions, *, size: int, raw: bool) -> Any:
     device = "cpu" if options.device_id is None else "gpu"
     route = way(recipe, raw=raw)
-    layout = {"ndim": 3, "layout": "HWC"} if raw else {"ndim": 1}
-    images = fn.external_source(name=IMAGES, dtype=types.UINT8, no_copy=True, **layout)
+    layout: dict[str, Any] = {"ndim": 3, "layout": "HWC"} if raw else {"ndim": 1}
+    images = fn.external_source(name=IMAGES, dtype=types.DALIDataType.UINT8, no_copy=True, **layout)
     if raw and device == "gpu":
         images = images.gpu()
     if route == "shift":
@@ -89,7 +89,7 @@ def _stages(recipe: Recipe, inputs: dict[str, Any], options: GraphOptions, *, si
         images = visible_part(images, inputs, raw=raw, device=device)
         if recipe.crop.resizes:
             images = resized(images, inputs)
-        if route == "canvas":
+        if recipe.policy is not None:
             images = on_canvas(images, inputs, recipe.normalize, size=size)
             images = policy_stage(images, recipe.policy, inputs, size=size)
             images = normalized(images, inputs, recipe.normalize)

@@ -98,9 +98,9 @@ class Mollify:
 class AdditiveNoise:
     """Soft additive noise: `x + a n`, `a ~ N(0, sigma)`, `n ~ N(0, pixel_sigma)` per pixel (SA App. Table 6).
 
-    Visibility is `1 - min(|a| / (3 sigma), 1)`: the paper gives only the power of the softening, and the
-    three-sigma rule for crops, which is applied to the noise. Under a schedule the rule keeps the largest sigma, so that less noise always leaves
-    more certainty.
+    Visibility is `1 - min(|a| / (3 sigma), 1)`: the paper gives only the power of the softening, and a three-sigma rule
+    for crops, which is applied to the noise here. Under a schedule the rule keeps the largest sigma, so that less noise
+    always leaves more certainty.
 
     Attributes:
         sigma: Standard deviation of the amplitude; a number > 0 or a schedule over epochs.

@@ -54,7 +54,7 @@ class SampleReader:
         places = zip(source.file[indices].tolist(), source.offset[indices].tolist(), images, strict=True)
         for row, (file, offset, image) in enumerate(places):
             try:
-                count = os.preadv(self._descriptor(file), [image], offset)
+                count = os.preadv(self._descriptor(file), [image.data], offset)
             except OSError as error:
                 raise self._trouble(indices[row], error.strerror or str(error)) from error
             if count != image.nbytes:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
-from nvidia.dali import fn, pipeline_def, types
+from nvidia.dali import fn, types
+from nvidia.dali.pipeline import pipeline_def
 
 from .shards.decoding import Decoder, Undecodable
 from .sources import Source
@@ -18,14 +21,14 @@ class GraphError(RuntimeError):
 
 
 @pipeline_def
-def _peek() -> object:
-    encoded = fn.external_source(name="encoded", dtype=types.UINT8, ndim=1, no_copy=True)
+def _peek() -> Any:
+    encoded = fn.external_source(name="encoded", dtype=types.DALIDataType.UINT8, ndim=1, no_copy=True)
     return fn.peek_image_shape(encoded)
 
 
-def _run(pipeline: object, images: list[np.ndarray]) -> np.ndarray:
-    pipeline.feed_input("encoded", images)  # type: ignore[attr-defined]
-    return pipeline.run()[0]  # type: ignore[attr-defined]
+def _run(pipeline: Any, images: list[np.ndarray]) -> Any:
+    pipeline.feed_input("encoded", images)
+    return pipeline.run()[0]
 
 
 class ImageShapes:

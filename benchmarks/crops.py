@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from ..pipelines import Loader, presets
+from ..pipelines.process import default_threads
 from ..pipelines.reading import SampleReader
 from ..pipelines.shards.folder import scan_image_folder
 from ..pipelines.sources import open_source
@@ -32,7 +33,8 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--raw", type=Path, help="shard set of small raw images")
     parser.add_argument("--batch-size", type=int, default=64)
     parser.add_argument("--image-size", type=int, default=224)
-    parser.add_argument("--threads", type=int, default=2, help="threads of a graph, and workers of a DataLoader")
+    parser.add_argument("--workers", type=int, default=2, help="workers of a DataLoader")
+    parser.add_argument("--threads", type=int, help="threads of a graph (default: the loader's own choice)")
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--copies", type=int, default=4, help="how often the folder's images are played per epoch")
     parser.add_argument("--output", type=Path, help="JSON file to write")
@@ -76,7 +78,7 @@ def _plain_dali(folder: Path, options: argparse.Namespace) -> Contender:
 
     @pipeline_def(
         batch_size=options.batch_size,
-        num_threads=options.threads,
+        num_threads=options.threads or default_threads(raw=False),
         device_id=device_id,
         prefetch_queue_depth=2,
     )
@@ -113,7 +115,7 @@ def _plain_dali(folder: Path, options: argparse.Namespace) -> Contender:
 
 
 def _pillow(dataset, options: argparse.Namespace) -> Contender:
-    loader = data_loader(dataset, options.batch_size, options.threads)
+    loader = data_loader(dataset, options.batch_size, options.workers)
 
     def epoch() -> Iterable[int]:
         for images, _, _ in loader:
@@ -192,7 +194,8 @@ def main(arguments: list[str] | None = None) -> int:
         words = [Path(word).name if Path(word).exists() else word for word in arguments or sys.argv[1:]]
         command = "python -m softfeed.benchmarks.crops " + shlex.join(words)
         settings = {
-            name: getattr(options, name) for name in ("batch_size", "image_size", "threads", "device", "copies")
+            name: getattr(options, name)
+            for name in ("batch_size", "image_size", "threads", "workers", "device", "copies")
         }
         write_result(options.output, command, rates, {"settings": settings, "ratios": ratios})
     return 0

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Sequence
+from functools import lru_cache
 
 import numpy as np
 from scipy import special
@@ -16,9 +17,13 @@ from scipy import special
 _WORDS = 4
 
 
+@lru_cache(maxsize=256)
+def _key(seed: int, epoch: int, purpose: str) -> np.ndarray:
+    return np.random.SeedSequence([seed, epoch, zlib.crc32(purpose.encode())]).generate_state(2, np.uint64)
+
+
 def _generator(seed: int, epoch: int, purpose: str, counter: int) -> np.random.Generator:
-    key = np.random.SeedSequence([seed, epoch, zlib.crc32(purpose.encode())]).generate_state(2, np.uint64)
-    return np.random.Generator(np.random.Philox(key=key, counter=counter))
+    return np.random.Generator(np.random.Philox(key=_key(seed, epoch, purpose), counter=counter))
 
 
 def permutation(seed: int, epoch: int, length: int) -> np.ndarray:

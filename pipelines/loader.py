@@ -59,7 +59,8 @@ class Loader:
         details: Whether batches tell what was drawn.
         rank: This process among `world_size`; None asks torch.distributed if it is initialised, else 0.
         world_size: Number of processes that share the data; None as for `rank`, else 1.
-        num_threads: CPU threads of the graph; None divides this process's cores among the machine's ranks.
+        num_threads: CPU threads of the graph; None divides this process's cores among the machine's ranks, and leaves
+            one to Python for raw images.
         prefetch: Batches kept ahead, >= 1.
 
     Raises:
@@ -101,7 +102,7 @@ class Loader:
         self._batches = BatchBuilder(
             self._source, recipe, image_size, self.device, soft=targets == "soft", index=index, details=details
         )
-        threads = default_threads() if num_threads is None else num_threads
+        threads = default_threads(raw=self._source.raw_shape is not None) if num_threads is None else num_threads
         checks.whole("num_threads", threads)
         device_id = None if self.device.type == "cpu" else self.device.index
         self._options = GraphOptions(batch_size * recipe.views, threads, device_id, prefetch)

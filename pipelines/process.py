@@ -43,7 +43,13 @@ def place_among_ranks(rank: int | None, world_size: int | None) -> tuple[int, in
     return 0, 1
 
 
-def default_threads() -> int:
-    """This process's cores, shared with the other ranks that torchrun started on this machine."""
+def default_threads(*, raw: bool) -> int:
+    """Threads for a graph: this process's cores, shared with the other ranks that torchrun started on this machine.
+
+    Raw images cost so little that Python's part, which runs beside the graph, needs a core of its own: on two cores one
+    thread played raw CIFAR-100 about a quarter faster than two (`python -m softfeed.benchmarks.crops --raw`, without and
+    with `--threads 2`).
+    """
     ranks = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
-    return max(1, len(os.sched_getaffinity(0)) // ranks)
+    cores = len(os.sched_getaffinity(0)) // ranks
+    return max(1, cores - 1 if raw else cores)

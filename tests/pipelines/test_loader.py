@@ -225,6 +225,15 @@ def test_training_and_validation_loaders_at_once(noise_sets):
         assert_same([alone[1]], [torch.cat([batch.images for batch in batches])])
 
 
+def test_raw_sets_too_large_for_memory_are_read_from_their_files(noise_sets, monkeypatch):
+    with load(noise_sets["raw"]) as loader:
+        in_memory = epoch(loader)
+    monkeypatch.setattr("softfeed.pipelines.reading._IN_MEMORY", 37 * 32 * 32 * 3 - 1)
+    with load(noise_sets["raw"]) as loader:
+        assert_same(in_memory, epoch(loader))
+        assert loader._preparer._reader._pixels is None
+
+
 def test_only_the_visible_part_is_decoded(photo_folder, monkeypatch):
     """The rectangles that go to the decoder cover what the windows show, and no more."""
     from softfeed.pipelines.runner import GraphRunner

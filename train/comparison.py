@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import platform
 import time
 import zlib
 from collections.abc import Callable
@@ -100,7 +101,12 @@ class Comparison:
             "loss": repr(plan.loss),
             "occlusion": OCCLUSION,
             "device": self.process.device.type,
-            "versions": [f"torch {torch.__version__}", f"dali {dali_version()}", f"source {_source_checksum():08x}"],
+            "versions": [
+                f"python {platform.python_version()}",
+                f"torch {torch.__version__}",
+                f"dali {dali_version()}",
+                f"source {_source_checksum():08x}",
+            ],
             "data": [zlib.crc32((self.shards[name] / "dataset.json").read_bytes()) for name in digits.SPLITS],
         }
 

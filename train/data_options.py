@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Add --recipe, --image-size and --sigma-decay-epochs."""
     parser.add_argument(
-        "--recipe", metavar="NAME", help="augmentation (default: soft-cifar for raw shard sets, else soft-imagenet)"
+        "--recipe", metavar="NAME", help="augmentation (default: soft-cifar for square raw images, else soft-imagenet)"
     )
     parser.add_argument(
         "--image-size", type=int, metavar="S", help="pixels a side (default: a raw shard set's own size, else 224)"
@@ -28,7 +28,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 def recipe_name(args: argparse.Namespace) -> str:
     """Name of the recipe that was asked for, or the default for the data."""
-    return args.recipe or ("soft-imagenet" if _raw_size(args.data) is None else "soft-cifar")
+    shape = _raw_shape(args.data)
+    return args.recipe or ("soft-cifar" if shape is not None and shape[0] == shape[1] else "soft-imagenet")
 
 
 def recipe(args: argparse.Namespace) -> Recipe:
@@ -51,14 +52,15 @@ def image_size(args: argparse.Namespace) -> int:
     """Pixels a side that were asked for, or the default for the data."""
     if args.image_size is not None:
         return args.image_size
-    return _raw_size(args.data) or 224
+    shape = _raw_shape(args.data)
+    return 224 if shape is None else max(shape)
 
 
-def _raw_size(data: str) -> int | None:
-    """Pixels a side (the longer one) of a raw shard set; None for encoded images."""
+def _raw_shape(data: str) -> tuple[int, int] | None:
+    """Height and width of a raw shard set's images in pixels; None for encoded images."""
     from ..pipelines.shards import shard_set
 
     if not shard_set.is_shard_set(data):
         return None
     raw_shape = shard_set.load(data).manifest.raw_shape
-    return None if raw_shape is None else max(raw_shape[:2])
+    return None if raw_shape is None else (raw_shape[0], raw_shape[1])

@@ -8,11 +8,9 @@ their sum asks for.
 
 from __future__ import annotations
 
-import argparse
 import math
 import sys
 from collections.abc import Iterable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,36 +18,21 @@ import torch
 from nvidia.dali import fn, types
 from nvidia.dali.pipeline import pipeline_def
 
-from ..pipelines import AdditiveNoise, Loader, Mollify, Recipe, SoftCrop
+from ..pipelines import AdditiveNoise, Mollify, Recipe, SoftCrop
 from ..pipelines.blur import DctBlur
 from ..pipelines.draws import Draws
 from ..pipelines.mollify import strengths
 from ..softops import blur_sigma
 from .errors import in_one_line
-from .measurement import Contender, measure, write_result
+from .measurement import Contender
+from .recipes import Options, compare
 
 _RECIPES = {
-    "soft crop": Recipe(crop=SoftCrop()),
     "soft crop, mollified (default roles)": Recipe(crop=SoftCrop(), mollify=Mollify()),
     "soft crop, every image noisy": Recipe(crop=SoftCrop(), mollify=Mollify(clean=0, noise=1, blur=0)),
     "soft crop, every image blurred": Recipe(crop=SoftCrop(), mollify=Mollify(clean=0, noise=0, blur=1)),
     "soft crop, additive noise": Recipe(crop=SoftCrop(), noise=AdditiveNoise()),
 }
-
-
-def _loader(folder: Path, recipe: Recipe, options: argparse.Namespace) -> Contender:
-    loader = Loader(
-        folder, recipe, options.batch_size, options.image_size, device=options.device, num_threads=options.threads
-    )
-
-    def epoch() -> Iterable[int]:
-        for _ in range(options.epochs):
-            for batch in loader:
-                yield len(batch.images)
-        if loader.device.type == "cuda":
-            torch.cuda.synchronize()
-
-    return epoch
 
 
 def _kernel(side: int, sigma: float) -> np.ndarray:
@@ -68,7 +51,7 @@ def _kernel(side: int, sigma: float) -> np.ndarray:
     return np.concatenate([taps[:0:-1], taps]).astype(np.float32)
 
 
-def _blur_by_filter(size: int, levels: np.ndarray, options: argparse.Namespace) -> Contender:
+def _blur_by_filter(size: int, levels: np.ndarray, options: Options) -> Contender:
     on_gpu = options.device != "cpu"
     count = len(levels)
     device_id: Any = 0 if on_gpu else None  # DALI's types leave out the None that its documentation names
@@ -97,7 +80,7 @@ def _blur_by_filter(size: int, levels: np.ndarray, options: argparse.Namespace) 
     return epoch
 
 
-def _blur_by_products(size: int, levels: np.ndarray, options: argparse.Namespace) -> Contender:
+def _blur_by_products(size: int, levels: np.ndarray, options: Options) -> Contender:
     device = torch.device(options.device)
     images = torch.randn(len(levels), 3, size, size, device=device)
     blur = DctBlur(size, size, strengths(), device)
@@ -110,39 +93,18 @@ def _blur_by_products(size: int, levels: np.ndarray, options: argparse.Namespace
     return epoch
 
 
+def _others(options: Options) -> dict[str, Contender]:
+    levels = Mollify().draw(Draws(0, 0, 0, options.batch_size)).level
+    return {
+        "blur alone, products": _blur_by_products(options.image_size, levels, options),
+        "blur alone, fn.filter": _blur_by_filter(options.image_size, levels, options),
+    }
+
+
 @in_one_line
 def main(arguments: list[str] | None = None) -> int:
     """Run the benchmark; returns the exit status."""
-    parser = argparse.ArgumentParser(prog="python -m softfeed.benchmarks.mollification", description=__doc__)
-    parser.add_argument("folder", type=Path, help="image folder")
-    parser.add_argument("--batch-size", type=int, default=64)
-    parser.add_argument("--image-size", type=int, default=224)
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--epochs", type=int, default=3, help="passes over the folder per repeat")
-    parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--device", default="cpu", help="cpu or cuda")
-    parser.add_argument("--output", type=Path, help="JSON file to write")
-    options = parser.parse_args(arguments)
-    contenders = {name: _loader(options.folder, recipe, options) for name, recipe in _RECIPES.items()}
-    levels = Mollify().draw(Draws(0, 0, 0, options.batch_size)).level
-    contenders["blur alone, products"] = _blur_by_products(options.image_size, levels, options)
-    contenders["blur alone, fn.filter"] = _blur_by_filter(options.image_size, levels, options)
-    rates = measure(contenders, repeats=options.repeats, report=print)
-    plain = np.array(rates["soft crop"].images_per_s)
-    ratios = {
-        f"{name} / soft crop": float(np.median(np.array(rates[name].images_per_s) / plain))
-        for name in _RECIPES
-        if name != "soft crop"
-    }
-    print("\n".join(map(str, rates.values())))
-    print("\n".join(f"{name:<60} {ratio:.2f}" for name, ratio in ratios.items()))
-    if options.output:
-        command = f"python -m softfeed.benchmarks.mollification {options.folder.name} --device {options.device}"
-        settings = {
-            name: getattr(options, name) for name in ("batch_size", "image_size", "threads", "device", "epochs")
-        }
-        write_result(options.output, command, rates, {"settings": settings, "ratios": ratios})
-    return 0
+    return compare("mollification", __doc__ or "", lambda options: _RECIPES, _others, arguments)
 
 
 if __name__ == "__main__":

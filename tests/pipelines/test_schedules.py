@@ -155,7 +155,8 @@ def test_bad_values(build, message):
 
 
 def test_roles_that_take_turns_are_fine():
-    Mollify(clean=Linear(1, 0, 0, 5), noise=Linear(0, 1, 3, 9), blur=0)
+    taking_turns = Mollify(clean=Linear(1, 0, 0, 5), noise=Linear(0, 1, 3, 9), blur=0)
+    assert [taking_turns.weights(epoch)[:2] for epoch in (0, 3, 9)] == [(1, 0), (0.4, 0), (0, 1)]
 
 
 def test_the_repr_of_a_recipe_with_schedules_builds_it_again():

@@ -1,7 +1,7 @@
 """The numbers of a batch: everything that is decided before a pixel moves.
 
 One plan feeds both the graph and the label, so image and confidence cannot disagree. It is made with numpy, for a
-whole batch at once: the same geometry as operators of the graph took 0.09 ms per image at a batch of 64
+whole batch at once: the same geometry as operators of the graph took about 0.1 ms per image at a batch of 64
 (`python -m softfeed.benchmarks.geometry`), which is more than a small image costs altogether.
 """
 

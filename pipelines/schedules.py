@@ -46,8 +46,8 @@ class StepDecay:
 
 
 @dataclass(frozen=True)
-class Linear:
-    """From `start` to `end` along a straight line, constant before and after.
+class _Ramp:
+    """From `start` to `end`, constant before and after.
 
     Attributes:
         start: Value until the beginning of `first_epoch`.
@@ -62,66 +62,46 @@ class Linear:
     last_epoch: float
 
     def __post_init__(self) -> None:
-        _check_ramp(self)
-
-    def at(self, epoch: float) -> float:
-        """The value at a time in epochs."""
-        return _between(self.start, self.end, _progress(self, epoch))
+        for name in ("start", "end"):
+            if not math.isfinite(getattr(self, name)):
+                raise ValueError(f"{name} must be finite, got {getattr(self, name)}")
+        if not self.first_epoch >= 0:
+            raise ValueError(f"first_epoch must not be negative, got {self.first_epoch}")
+        if not self.first_epoch < self.last_epoch < math.inf:
+            raise ValueError(f"last_epoch must be after first_epoch, {self.first_epoch}, got {self.last_epoch}")
 
     def turns(self) -> tuple[float, ...]:
         """Times between which the value only rises or only falls."""
         return (self.first_epoch, self.last_epoch)
+
+    def _progress(self, epoch: float) -> float:
+        return min(max((epoch - self.first_epoch) / (self.last_epoch - self.first_epoch), 0.0), 1.0)
+
+    def _between(self, progress: float) -> float:
+        # exact at both ends, which start + progress * (end - start) is not
+        return (1.0 - progress) * self.start + progress * self.end
 
 
 @dataclass(frozen=True)
-class Cosine:
-    """From `start` to `end` along half a period of a cosine, constant before and after (Loshchilov & Hutter 2017).
-
-    Attributes:
-        start: Value until the beginning of `first_epoch`.
-        end: Value from the beginning of `last_epoch` on.
-        first_epoch: Time from which the value moves, in epochs >= 0.
-        last_epoch: Time at which it arrives, in epochs, > first_epoch.
-    """
-
-    start: float
-    end: float
-    first_epoch: float
-    last_epoch: float
-
-    def __post_init__(self) -> None:
-        _check_ramp(self)
+class Linear(_Ramp):
+    """From `start` to `end` along a straight line between two times in epochs, constant before and after."""
 
     def at(self, epoch: float) -> float:
         """The value at a time in epochs."""
-        return _between(self.start, self.end, (1.0 - math.cos(math.pi * _progress(self, epoch))) / 2.0)
+        return self._between(self._progress(epoch))
 
-    def turns(self) -> tuple[float, ...]:
-        """Times between which the value only rises or only falls."""
-        return (self.first_epoch, self.last_epoch)
+
+@dataclass(frozen=True)
+class Cosine(_Ramp):
+    """From `start` to `end` along half a period of a cosine, constant before and after (Loshchilov & Hutter 2017)."""
+
+    def at(self, epoch: float) -> float:
+        """The value at a time in epochs."""
+        return self._between((1.0 - math.cos(math.pi * self._progress(epoch))) / 2.0)
 
 
 Schedule = StepDecay | Linear | Cosine
 Scheduled = float | Schedule
-
-
-def _check_ramp(ramp: Linear | Cosine) -> None:
-    for name in ("start", "end"):
-        if not math.isfinite(getattr(ramp, name)):
-            raise ValueError(f"{name} must be finite, got {getattr(ramp, name)}")
-    if not ramp.first_epoch >= 0:
-        raise ValueError(f"first_epoch must not be negative, got {ramp.first_epoch}")
-    if not ramp.first_epoch < ramp.last_epoch < math.inf:
-        raise ValueError(f"last_epoch must be after first_epoch, {ramp.first_epoch}, got {ramp.last_epoch}")
-
-
-def _progress(ramp: Linear | Cosine, epoch: float) -> float:
-    return min(max((epoch - ramp.first_epoch) / (ramp.last_epoch - ramp.first_epoch), 0.0), 1.0)
-
-
-def _between(start: float, end: float, progress: float) -> float:
-    # exact at both ends, which start + progress * (end - start) is not
-    return (1.0 - progress) * start + progress * end
 
 
 def value_at(scheduled: Scheduled, epoch: float) -> float:

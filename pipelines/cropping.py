@@ -120,16 +120,7 @@ def placed(images: Any, inputs: dict[str, Any], normalize: Normalize, *, size: i
 
 def on_canvas(images: Any, inputs: dict[str, Any], normalize: Normalize, *, size: int) -> Any:
     """Place on a canvas of the mean colour, rounded to whole values: uint8 HWC (size, size, 3)."""
-    from nvidia.dali import fn
-
-    return fn.slice(
-        images,
-        start=inputs["canvas_start"],
-        shape=[size, size],
-        axis_names="HW",
-        out_of_bounds_policy="pad",
-        fill_values=[float(round(value)) for value in _pixels(normalize)[0]],
-    )
+    return _window_of(images, inputs["canvas_start"], size, [float(round(value)) for value in _pixels(normalize)[0]])
 
 
 def normalized(images: Any, inputs: dict[str, Any], normalize: Normalize) -> Any:
@@ -144,13 +135,13 @@ def normalized(images: Any, inputs: dict[str, Any], normalize: Normalize) -> Any
 
 def shifted(images: Any, inputs: dict[str, Any], *, size: int) -> Any:
     """Take the window at `shift` of normalised CHW images, 0 outside: float32 CHW (3, size, size)."""
+    return _window_of(images, inputs["shift"], size, [0.0])
+
+
+def _window_of(images: Any, start: Any, size: int, fill: list[float]) -> Any:
+    """The (size, size) window that starts at (vertical, horizontal) `start`, which may reach outside."""
     from nvidia.dali import fn
 
     return fn.slice(
-        images,
-        start=inputs["shift"],
-        shape=[size, size],
-        axis_names="HW",
-        out_of_bounds_policy="pad",
-        fill_values=[0.0],
+        images, start=start, shape=[size, size], axis_names="HW", out_of_bounds_policy="pad", fill_values=fill
     )

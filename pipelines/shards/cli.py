@@ -1,7 +1,6 @@
 """The command `softfeed convert`."""
 
 import argparse
-import shutil
 import sys
 from typing import TYPE_CHECKING
 
@@ -135,13 +134,14 @@ def summary(outcome: "Conversion") -> str:
     """Outcome of a conversion as a few aligned lines."""
     made = outcome.manifest
     height, width = made.largest
+    unseen = "none" if made.created["options"]["check"] else "none by their headers, the rest was not checked"
     rows = {
         "shard set": str(outcome.folder),
         "samples": f"{made.num_samples:,} of {len(made.classes):,} classes",
         "shards": f"{len(made.shards):,}, {outcome.bytes / 1e6:,.1f} MB",
         "encoding": made.encoding if made.raw_shape is None else f"raw, {height}x{width} pixels each",
         "largest": f"{height} pixels high, {width} pixels wide",
-        "bad images": f"{len(outcome.bad)}, listed in bad.json" if outcome.bad else "none",
+        "bad images": f"{len(outcome.bad):,}, listed in bad.json" if outcome.bad else unseen,
         "took": f"{outcome.elapsed_s:.1f} s",
     }
     if outcome.written:
@@ -149,6 +149,5 @@ def summary(outcome: "Conversion") -> str:
     if outcome.written < made.num_samples:
         rows["resumed"] = f"{made.num_samples + len(outcome.bad) - outcome.written:,} images were done before"
     lines = [f"{name:<11} {value}" for name, value in rows.items()]
-    width_left = max(shutil.get_terminal_size().columns, 40)
-    lines += [f"  left out: {image.name}: {image.reason}"[:width_left] for image in outcome.bad[:5]]
+    lines += [f"  left out: {image.name}: {image.reason}" for image in outcome.bad[:5]]
     return "\n".join(lines) + "\n"

@@ -116,3 +116,13 @@ def test_a_log_gets_few_lines():
         progress("converting", done, 1000, 0)
     (line,) = stream.getvalue().splitlines()
     assert line.startswith("converting: 1,000 of 1,000 images, ")
+
+
+def test_an_unchecked_conversion_does_not_claim_that_nothing_is_bad(tmp_path, image_folder, run, capsys):
+    source = image_folder(classes=2, each=2, kind="JPEG", size=(90, 60))
+    run(source, tmp_path / "checked", "--workers", 1)
+    assert "bad images  none\n" in capsys.readouterr().out
+    path = source / "class1" / "000.png"
+    path.write_bytes(path.read_bytes()[:-200])
+    run(source, tmp_path / "unchecked", "--workers", 1, "--no-check")
+    assert "bad images  none by their headers, the rest was not checked\n" in capsys.readouterr().out

@@ -2,15 +2,20 @@
 
 A shard set is one folder of WebDataset tars, their DALI indexes, the table `samples.npy` (one row per sample, in
 the order of the shards) and `dataset.json`, which is written last: a folder without it is not a shard set.
+
+`dataset.json` ends with the CRC-32 of its own content, so that a change of what nothing else in the set tells, such
+as the name of a class, is found by `softfeed verify`.
 """
 
 import io
 import json
+import re
+import zlib
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,6 +40,8 @@ SAMPLE_DTYPE = np.dtype(
         ("name_size", "<i4"),
     ]
 )
+_PLAIN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")  # of a file in the set: nothing that leads out of it
+_Entry = TypeVar("_Entry", "Shard", "SamplesFile")
 
 
 @dataclass(frozen=True)
@@ -86,11 +93,23 @@ class Manifest:
     softfeed: str = field(default_factory=lambda: version("softfeed"))
 
 
+def samples_header(count: int) -> bytes:
+    """First bytes of `samples.npy` for `count` samples; the rows follow."""
+    header = io.BytesIO()
+    np.lib.format.write_array_header_1_0(
+        header, {"descr": np.lib.format.dtype_to_descr(SAMPLE_DTYPE), "fortran_order": False, "shape": (count,)}
+    )
+    return header.getvalue()
+
+
+def samples_bytes(table: NDArray[Any]) -> bytes:
+    """Content of `samples.npy`: a NumPy file of the table, dtype `SAMPLE_DTYPE`, shape (num_samples,)."""
+    return samples_header(len(table)) + table.tobytes()
+
+
 def write_samples(folder: Path, table: NDArray[Any]) -> SamplesFile:
     """Write the table of samples, dtype `SAMPLE_DTYPE`, shape (num_samples,), and return its entry."""
-    buffer = io.BytesIO()
-    np.save(buffer, table, allow_pickle=False)
-    summary = atomic.write_file(folder / SAMPLES_FILE, buffer.getvalue())
+    summary = atomic.write_file(folder / SAMPLES_FILE, samples_bytes(table))
     return SamplesFile(SAMPLES_FILE, summary.bytes, summary.crc32)
 
 
@@ -100,22 +119,28 @@ def write(folder: Path, manifest: Manifest) -> None:
 
 
 def to_json(manifest: Manifest) -> str:
-    """Text of `dataset.json`, the same for the same manifest."""
+    """Text of `dataset.json`, the same for the same manifest; its last entry is the CRC-32 of the rest."""
     content = asdict(manifest)
     content["largest"] = dict(zip(("height", "width"), manifest.largest, strict=True))
     head = {"format": FORMAT, "format_version": FORMAT_VERSION, "softfeed": content.pop("softfeed")}
-    return json.dumps(head | content, indent=1, ensure_ascii=False) + "\n"
+    content = head | content
+    return _dump(content | {"crc32": zlib.crc32(_dump(content).encode("utf-8", "surrogatepass"))})
+
+
+def _dump(content: dict[str, Any]) -> str:
+    return json.dumps(content, indent=1, ensure_ascii=False) + "\n"
 
 
 def from_json(text: str) -> Manifest:
-    """Manifest from the text of `dataset.json`.
+    """Manifest from the text of `dataset.json`. Comparing its own checksum is left to `softfeed verify`.
 
     Raises:
-        ValueError: if the text is no JSON, of another format or version, or lacks an entry.
+        ValueError: if the text is no JSON, of another format or version, or lacks an entry or has one of a wrong type
+            or out of range.
     """
     try:
         content = json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{MANIFEST_FILE} must be JSON, got {error}; convert again") from None
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         found = content.get("format") if isinstance(content, dict) else type(content).__name__
@@ -132,18 +157,55 @@ def from_json(text: str) -> Manifest:
 
 
 def _manifest_of(content: dict[str, Any]) -> Manifest:
-    raw_shape = content["raw_shape"]
+    raw_shape, largest = content["raw_shape"], _typed(content, "largest", dict)
     manifest = Manifest(
-        encoding=content["encoding"],
-        raw_shape=None if raw_shape is None else (int(raw_shape[0]), int(raw_shape[1]), int(raw_shape[2])),
-        classes=tuple(content["classes"]),
-        num_samples=int(content["num_samples"]),
-        largest=(int(content["largest"]["height"]), int(content["largest"]["width"])),
-        samples=SamplesFile(**content["samples"]),
-        shards=tuple(Shard(**shard) for shard in content["shards"]),
-        created=dict(content["created"]),
-        softfeed=str(content["softfeed"]),
+        encoding=_typed(content, "encoding", str),
+        raw_shape=None if raw_shape is None else _raw_shape(_typed(content, "raw_shape", list)),
+        classes=tuple(_strings(content, "classes")),
+        num_samples=_typed(content, "num_samples", int),
+        largest=(_typed(largest, "height", int), _typed(largest, "width", int)),
+        samples=_entry(SamplesFile, content["samples"]),
+        shards=tuple(_entry(Shard, shard) for shard in _typed(content, "shards", list)),
+        created=_typed(content, "created", dict),
+        softfeed=_typed(content, "softfeed", str),
     )
     if manifest.encoding not in ("original", "raw") or (manifest.encoding == "raw") == (raw_shape is None):
         raise ValueError(f"encoding {manifest.encoding!r} with raw_shape {raw_shape}")
+    if manifest.num_samples < 1:
+        raise ValueError("no sample")
+    names = [manifest.samples.file, *(name for shard in manifest.shards for name in (shard.file, shard.index))]
+    if len(set(names)) < len(names):
+        raise ValueError(f"the file {max(names, key=names.count)} listed twice")
     return manifest
+
+
+def _typed(content: dict[str, Any], key: str, kind: type) -> Any:
+    """Entry `key` if it is of type `kind`, and not below 0 if it is a number."""
+    value = content[key]
+    if not isinstance(value, kind) or isinstance(value, bool) or (kind is int and value < 0):
+        raise ValueError(f"{key} {value!r} where {'0 or more' if kind is int else kind.__name__} belongs")
+    return value
+
+
+def _strings(content: dict[str, Any], key: str) -> list[str]:
+    for value in _typed(content, key, list):
+        if not isinstance(value, str):
+            raise ValueError(f"{value!r} in {key} where str belongs")
+    return content[key]
+
+
+def _raw_shape(sizes: list[Any]) -> tuple[int, int, int]:
+    height, width, channels = sizes
+    if not all(type(size) is int and size > 0 for size in sizes) or channels != 3:
+        raise ValueError(f"raw_shape {sizes} where [height, width, 3] belongs")
+    return height, width, channels
+
+
+def _entry(kind: type[_Entry], content: Any) -> _Entry:
+    """Entry of a file: all that its class names and nothing else; names must be plain ones."""
+    entry = kind(**content)
+    for attribute in fields(kind):
+        value = _typed(vars(entry), attribute.name, attribute.type)  # pyright: ignore[reportArgumentType]
+        if attribute.type is str and not _PLAIN_NAME.fullmatch(value):
+            raise ValueError(f"the file name {value!r} where a plain one belongs")
+    return entry

@@ -1,6 +1,7 @@
 """Opening a shard set and checking, cheaply, that its manifest and its files belong together."""
 
 import os
+import stat
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .manifest import MANIFEST_FILE, PARTIAL_FOLDER, SAMPLE_DTYPE, Manifest, from_json
+from .manifest import MANIFEST_FILE, PARTIAL_FOLDER, SAMPLE_DTYPE, Manifest, from_json, samples_header
 
 _BLOCK = 512  # bytes; every member of a tar starts at a multiple
 
@@ -79,6 +80,7 @@ def load(folder: str | os.PathLike[str]) -> ShardSet:
             )
         raise FileNotFoundError(f"shard set must hold {MANIFEST_FILE}, got none in {folder}; run softfeed convert")
     try:
+        _require_file(folder / MANIFEST_FILE)
         manifest = from_json((folder / MANIFEST_FILE).read_text(encoding="utf-8"))
         samples = _open_samples(folder, manifest)
         _check_shards(folder, manifest)
@@ -90,10 +92,19 @@ def load(folder: str | os.PathLike[str]) -> ShardSet:
     return ShardSet(folder, manifest, samples)
 
 
+def _require_file(path: Path) -> int:
+    """Size of a file. Links are refused, since they lead out of the set, and so is what may block, such as a pipe."""
+    status = path.lstat()
+    if not stat.S_ISREG(status.st_mode):
+        found = "a link" if stat.S_ISLNK(status.st_mode) else "no file"
+        raise ValueError(f"{path.name} must be a file in the set's folder, got {found}; copy the file there")
+    return status.st_size
+
+
 def _check_size(path: Path, size: int) -> None:
     """Raise unless `path` is a file of `size` bytes."""
     try:
-        found = path.stat().st_size
+        found = _require_file(path)
     except FileNotFoundError:
         raise FileNotFoundError(
             f"shard set {path.parent}: {path.name} must exist, {MANIFEST_FILE} lists it; convert again or copy it back"
@@ -107,17 +118,17 @@ def _check_size(path: Path, size: int) -> None:
 def _open_samples(folder: Path, manifest: Manifest) -> NDArray[Any]:
     path = folder / manifest.samples.file
     _check_size(path, manifest.samples.bytes)
+    content = path.read_bytes()
     # The table decides which bytes are read for which label, so its checksum is worth 30 ms per million samples.
-    if zlib.crc32(path.read_bytes()) != manifest.samples.crc32:
+    if zlib.crc32(content) != manifest.samples.crc32:
         raise ValueError(f"{path.name} must have the checksum in {MANIFEST_FILE}, got another; convert again")
-    samples = np.load(path, mmap_mode="r", allow_pickle=False)
-    if samples.dtype != SAMPLE_DTYPE or samples.shape != (manifest.num_samples,):
-        found = f"{samples.shape} of {'samples' if samples.dtype == SAMPLE_DTYPE else samples.dtype}"
+    header, rows = samples_header(manifest.num_samples), manifest.num_samples * SAMPLE_DTYPE.itemsize
+    if not content.startswith(header) or len(content) != len(header) + rows:
         raise ValueError(
             f"{path.name} must hold {manifest.num_samples} samples as num_samples in {MANIFEST_FILE} says, "
-            f"got shape {found}; convert again"
+            f"got {len(content)} bytes of something else; convert again"
         )
-    return samples
+    return np.memmap(path, SAMPLE_DTYPE, "r", len(header), (manifest.num_samples,))
 
 
 def _check_shards(folder: Path, manifest: Manifest) -> None:
@@ -149,7 +160,8 @@ def _check_samples(manifest: Manifest, samples: NDArray[Any]) -> None:
     room = np.array([entry.bytes for entry in manifest.shards])[shard]
     for offset, size in (("offset", "size"), ("name_offset", "name_size")):
         start, length = np.asarray(samples[offset]), np.asarray(samples[size])
-        inside = (start >= _BLOCK) & (start % _BLOCK == 0) & (length > 0) & (start + length <= room)
+        # not start + length, which may overflow
+        inside = (start >= _BLOCK) & (start % _BLOCK == 0) & (length > 0) & (length <= room - start)
         require(inside.all(), f"have {offset} and {size} inside the shard")
     height, width = np.asarray(samples["height"]), np.asarray(samples["width"])
     require(min(height.min(), width.min()) > 0, "have positive heights and widths")

@@ -1,4 +1,5 @@
 import json
+import os
 import time
 import zlib
 
@@ -100,6 +101,7 @@ def test_edited_manifest(shard_set, change, message):
         ("shard", 3, "name one of 3 shards in every row"),
         ("shard", 1, "have each shard's count of samples"),
         ("offset", 513, "have offset and size inside the shard"),
+        ("offset", (1 << 63) - 512, "have offset and size inside the shard"),
         ("offset", 1 << 40, "have offset and size inside the shard"),
         ("size", 0, "have offset and size inside the shard"),
         ("name_size", 1 << 30, "have name_offset and name_size inside the shard"),
@@ -112,7 +114,64 @@ def test_edited_table(shard_set, field, value, message):
         load(shard_set)
 
 
-def test_manifest_that_is_no_json(shard_set):
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda content: content.update(num_samples="12"), "num_samples '12' where 0 or more belongs"),
+        (lambda content: content.update(num_samples=True), "num_samples True where 0 or more belongs"),
+        (lambda content: content.update(num_samples=0), "no sample"),
+        (lambda content: content.update(classes="abc"), "classes 'abc' where list belongs"),
+        (lambda content: content.update(classes=["a", 2, "c"]), "2 in classes where str belongs"),
+        (lambda content: content.update(raw_shape=[16, 24]), "not enough values to unpack"),
+        (lambda content: content.update(encoding="raw", raw_shape=[16, 24, 4]), r"where \[height, width, 3\] belongs"),
+        (lambda content: content["shards"][1].update(bytes=10240.0), "bytes 10240.0 where 0 or more belongs"),
+        (lambda content: content["shards"][1].update(crc32=-1), "crc32 -1 where 0 or more belongs"),
+        (lambda content: content["shards"][1].update(more=1), "unexpected keyword argument 'more'"),
+        (lambda content: content["shards"].append(content["shards"][0]), "the file shard-000000.tar listed twice"),
+        (lambda content: content["shards"][0].update(index="shard-000001.idx"), "shard-000001.idx listed twice"),
+        *(
+            (lambda content, name=name: content["shards"][1].update(file=name), "file name '.*' where a plain one")
+            for name in ("/etc/passwd", "../shard-000001.tar", ".", "..", "", "a/b.tar", "a\0b", ".hidden", "x\n")
+        ),
+        (lambda content: content["samples"].update(file="../samples.npy"), "file name '../samples.npy' where a plain"),
+    ],
+)
+def test_manifest_with_an_entry_of_a_wrong_type(shard_set, change, message):
+    _edit(shard_set, change)
+    with pytest.raises(ValueError, match=rf"must hold a whole manifest, got \w+\(.*{message}.*; convert again"):
+        load(shard_set)
+
+
+@pytest.mark.parametrize("name", ["dataset.json", "samples.npy", "shard-000001.tar", "shard-000002.idx"])
+def test_links_and_pipes_are_not_followed(shard_set, tmp_path, name):
+    (shard_set / name).rename(tmp_path / name)
+    (shard_set / name).symlink_to(tmp_path / name)
+    with pytest.raises(ValueError, match=f"set: {name} must be a file in the set's folder, got a link; copy the file"):
+        load(shard_set)
+    (shard_set / name).unlink()
+    os.mkfifo(shard_set / name)
+    with pytest.raises(
+        (ValueError, FileNotFoundError), match=f"{name} must be a file .*, got no file|must hold {name}, got none"
+    ):
+        load(shard_set)
+
+
+def test_the_manifest_ends_with_its_own_checksum(shard_set):
+    text = (shard_set / "dataset.json").read_text()
+    content = json.loads(text)
+    checksum = content.pop("crc32")
+    assert list(json.loads(text))[-1] == "crc32"
+    assert checksum == zlib.crc32((json.dumps(content, indent=1, ensure_ascii=False) + "\n").encode())
+
+
+@pytest.mark.parametrize("text", ['{"format": ', "[" * 100_000, "\x00", ""])
+def test_manifest_that_is_no_json(shard_set, text):
+    (shard_set / "dataset.json").write_text(text)
+    with pytest.raises(ValueError, match=r"dataset\.json must be JSON, got "):
+        load(shard_set)
+
+
+def test_manifest_that_is_cut_short(shard_set):
     (shard_set / "dataset.json").write_text('{"format": ')
     with pytest.raises(ValueError, match=r"dataset\.json must be JSON, got Expecting value"):
         load(shard_set)

@@ -2,7 +2,9 @@
 
 import io
 import os
+import struct
 import threading
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import NamedTuple
@@ -14,6 +16,8 @@ from PIL import Image
 
 _BATCH = 16  # images per run of the graph
 _BATCH_BYTES = 1 << 20  # encoded; DALI keeps room for the largest batch seen, so large images go few at a time
+_BATCH_PIXELS = 1 << 24
+MAX_PIXELS = 1 << 26  # of an image; some formats take 15 bytes a pixel to decode
 # Without set_affinity=False the decoding thread of every worker process would be pinned to the same first core.
 _SETTINGS = {
     "batch_size": _BATCH,
@@ -22,7 +26,22 @@ _SETTINGS = {
     "prefetch_queue_depth": 1,
     "set_affinity": False,
 }
+_PNG_SIZE = slice(16, 24)  # width and height
 _STDERR = 2
+_PILLOW_ERRORS = (  # what Pillow raises for damaged files
+    OSError,
+    SyntaxError,
+    ValueError,
+    TypeError,
+    AttributeError,
+    LookupError,
+    ArithmeticError,
+    EOFError,
+    struct.error,
+    RuntimeError,
+    MemoryError,
+    Image.DecompressionBombError,
+)
 _stderr_lock = threading.Lock()
 
 _SIGNATURES = (  # first bytes, extension
@@ -76,19 +95,18 @@ def header_graph():
     return fn.peek_image_shape(encoded)
 
 
-class Decoder:
-    """Decodes every image whole, which finds those that are cut short or damaged.
+class HeaderReader:
+    """Reads only the header of every image: fast, but finds no damage behind it.
 
-    Args:
-        keep_pixels: return the pixels, not only the size.
+    Images of more than `MAX_PIXELS` are refused: a file of a few kilobytes can claim to be one, to fill the memory of
+    whoever decodes it.
     """
 
-    def __init__(self, *, keep_pixels: bool = False) -> None:
-        self._keep_pixels = keep_pixels
-        self._graph = decode_graph(**_SETTINGS)
+    def __init__(self) -> None:
+        self._graph = header_graph(**_SETTINGS)
 
     def decode(self, images: Sequence[bytes]) -> list[Decoded | Undecodable]:
-        """Decode encoded images; one result for each, in order."""
+        """Size of every image; one result for each, in order."""
         return [result for batch in _batches(images) for result in self._decode_or_split(batch)]
 
     def _decode_or_split(self, images: list[bytes]) -> list[Decoded | Undecodable]:
@@ -108,25 +126,62 @@ class Decoder:
         self._graph.feed_input("encoded", [np.frombuffer(image, dtype=np.uint8) for image in images])
         with _silence():
             (output,) = self._graph.run()
+        shapes = [np.asarray(output.at(position)) for position in range(len(images))]
+        return [_within_limit(int(height), int(width)) for height, width, _ in shapes]
+
+
+class Decoder(HeaderReader):
+    """Decodes every image whole, which finds those that are cut short or damaged.
+
+    Args:
+        keep_pixels: return the pixels, not only the size.
+    """
+
+    def __init__(self, *, keep_pixels: bool = False) -> None:
+        self._keep_pixels = keep_pixels
+        self._headers = HeaderReader()
+        self._graph = decode_graph(**_SETTINGS)
+
+    def decode(self, images: Sequence[bytes]) -> list[Decoded | Undecodable]:
+        """Decode encoded images; one result for each, in order."""
+        results = self._sizes(images)
+        good = [position for position, result in enumerate(results) if isinstance(result, Decoded)]
+        sizes = [result.height * result.width for result in results if isinstance(result, Decoded)]
+        batches = _batches([images[position] for position in good], sizes)
+        decoded = (result for batch in batches for result in self._decode_or_split(batch))
+        for position, result in zip(good, decoded, strict=True):
+            results[position] = result
+        return results
+
+    def _sizes(self, images: Sequence[bytes]) -> list[Decoded | Undecodable]:
+        """Sizes by the headers alone."""
+        results = [_png_size(image) for image in images]  # of small ones there are many, so not through a graph
+        others = [image for image, result in zip(images, results, strict=True) if result is None]
+        sizes = iter(self._headers.decode(others))
+        return [result or next(sizes) for result in results]
+
+    def _run(self, images: list[bytes]) -> list[Decoded | Undecodable]:
+        self._graph.feed_input("encoded", [np.frombuffer(image, dtype=np.uint8) for image in images])
+        with _silence():
+            (output,) = self._graph.run()
         if not self._keep_pixels:
             return [Decoded(int(height), int(width), None) for height, width, _ in output.shape()]
         pixels = [np.asarray(output.at(position)) for position in range(len(images))]
         return [Decoded(image.shape[0], image.shape[1], image.tobytes()) for image in pixels]
 
 
-class HeaderReader(Decoder):
-    """Reads only the header of every image: fast, but finds no damage behind it."""
+def _within_limit(height: int, width: int) -> Decoded | Undecodable:
+    if height * width > MAX_PIXELS:
+        return Undecodable(f"{height} x {width} pixels, more than {MAX_PIXELS:,} in all")
+    return Decoded(height, width, None)
 
-    def __init__(self) -> None:
-        self._keep_pixels = False
-        self._graph = header_graph(**_SETTINGS)
 
-    def _run(self, images: list[bytes]) -> list[Decoded | Undecodable]:
-        self._graph.feed_input("encoded", [np.frombuffer(image, dtype=np.uint8) for image in images])
-        with _silence():
-            (output,) = self._graph.run()
-        shapes = [np.asarray(output.at(position)) for position in range(len(images))]
-        return [Decoded(int(height), int(width), None) for height, width, _ in shapes]
+def _png_size(image: bytes) -> Decoded | Undecodable | None:
+    """Size that the first chunk of a PNG states, not turned by EXIF; None for what is no PNG."""
+    if extension_of(image) != "png" or image[12:16] != b"IHDR" or len(image) < _PNG_SIZE.stop:
+        return None
+    width, height = struct.unpack(">II", image[_PNG_SIZE])
+    return _within_limit(height, width)
 
 
 @contextmanager
@@ -143,15 +198,17 @@ def _silence() -> Iterator[None]:
             os.close(null)
 
 
-def _batches(images: Sequence[bytes]) -> Iterator[list[bytes]]:
+def _batches(images: Sequence[bytes], pixels: Sequence[int] | None = None) -> Iterator[list[bytes]]:
+    """Images in groups of few enough bytes and, if their numbers of pixels are given, pixels."""
     batch: list[bytes] = []
-    size = 0
-    for image in images:
-        if batch and (len(batch) == _BATCH or size + len(image) > _BATCH_BYTES):
+    size = area = 0
+    for image, count in zip(images, pixels or [0] * len(images), strict=True):
+        if batch and (len(batch) == _BATCH or size + len(image) > _BATCH_BYTES or area + count > _BATCH_PIXELS):
             yield batch
-            batch, size = [], 0
+            batch, size, area = [], 0, 0
         batch.append(image)
         size += len(image)
+        area += count
     if batch:
         yield batch
 
@@ -166,13 +223,21 @@ def _hopeless(image: bytes) -> str | None:
     return "GIF, which DALI does not decode; convert it to PNG" if extension == "gif" else None
 
 
+@contextmanager
+def _no_warnings() -> Iterator[None]:
+    with warnings.catch_warnings():  # `action` is an argument of it since Python 3.11
+        warnings.simplefilter("ignore")
+        yield
+
+
 def _diagnosis(image: bytes, error: RuntimeError) -> str:
     """Plain words for a failed decode: Pillow's if it fails too, since DALI's are mostly a traceback."""
     extension = extension_of(image)
     try:
-        with Image.open(io.BytesIO(image)) as opened:
-            opened.convert("RGB")
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as trouble:
+        with _no_warnings(), Image.open(io.BytesIO(image)) as opened:
+            if opened.width * opened.height <= MAX_PIXELS:
+                opened.convert("RGB")
+    except _PILLOW_ERRORS as trouble:
         return f"{extension} cut short or damaged ({trouble})"
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     said = next((line for line in reversed(lines) if not line.startswith(("[", "Current pipeline"))), "no reason")

@@ -1,10 +1,13 @@
 import io
 import re
+import struct
+import subprocess
+import sys
 
 import numpy as np
 import pytest
 from PIL import Image
-from softfeed.pipelines.shards.decoding import Decoded, Decoder, HeaderReader, Undecodable, extension_of
+from softfeed.pipelines.shards.decoding import MAX_PIXELS, Decoded, Decoder, HeaderReader, Undecodable, extension_of
 
 
 @pytest.mark.parametrize(
@@ -92,3 +95,55 @@ def test_many_images_of_many_sizes_stay_in_order(encoded):
     sizes = [(8 + seed, 50 - seed) for seed in range(40)]
     results = Decoder().decode([encoded(seed, size=size) for seed, size in enumerate(sizes)])
     assert [(result.width, result.height) for result in results] == sizes
+
+
+def _bombs(encoded):
+    """Small files whose headers claim 16,000 x 16,000 pixels or more."""
+    side = 16_000
+    bombs = {kind: bytearray(encoded(6, kind=kind)) for kind in ("PNG", "JPEG", "BMP", "TIFF", "JPEG2000")}
+    bombs["PNG"][16:24] = struct.pack(">II", side, side)
+    frame = bombs["JPEG"].index(b"\xff\xc0")
+    bombs["JPEG"][frame + 5 : frame + 9] = struct.pack(">HH", side, side)
+    bombs["BMP"][18:26] = struct.pack("<ii", side, side)
+    for tag in (256, 257):
+        place = bombs["TIFF"].index(struct.pack("<HHI", tag, 4, 1)) + 8
+        bombs["TIFF"][place : place + 4] = struct.pack("<I", side)
+    for start, sides in (("ihdr", (side, side)), ("\xff\x51", ())):
+        place = bombs["JPEG2000"].index(start.encode("latin1"))
+        if sides:
+            bombs["JPEG2000"][place + 4 : place + 12] = struct.pack(">II", *sides)
+        else:
+            bombs["JPEG2000"][place + 6 : place + 14] = struct.pack(">II", side, side)
+    bombs["PPM"] = b"P6 16000 16000 255\n" + bytes(100)
+    bombs["WEBP"] = b"RIFF" + struct.pack("<I", 200) + b"WEBPVP8L" + struct.pack("<I", 188) + b"\x2f"
+    bombs["WEBP"] += ((side - 1) | (side - 1) << 14).to_bytes(4, "little") + bytes(183)
+    return {kind: bytes(bomb) for kind, bomb in bombs.items()}
+
+
+def test_decompression_bombs_are_refused(encoded):
+    for kind, bomb in _bombs(encoded).items():
+        for reader in (Decoder(), HeaderReader()):
+            good, refused, also_good = reader.decode([encoded(1), bomb, encoded(2)])
+            assert good == also_good == Decoded(16, 24, None)
+            assert isinstance(refused, Undecodable), kind
+            assert refused.reason == f"16000 x 16000 pixels, more than {MAX_PIXELS:,} in all", kind
+
+
+_MEASURE = """
+import resource, sys
+from pathlib import Path
+from softfeed.pipelines.shards.decoding import Decoder, Undecodable
+decoder = Decoder()
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+results = decoder.decode([path.read_bytes() for path in Path(sys.argv[1]).iterdir()])
+assert all(isinstance(result, Undecodable) for result in results)
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
+"""
+
+
+def test_decompression_bombs_take_no_memory(encoded, tmp_path):
+    for kind, bomb in _bombs(encoded).items():
+        (tmp_path / kind).write_bytes(bomb)
+    # Pillow would take 768 MB for one of them
+    run = subprocess.run([sys.executable, "-c", _MEASURE, tmp_path], capture_output=True, text=True, check=True)
+    assert int(run.stdout) < 100_000  # kB

@@ -11,9 +11,15 @@ import torch
 from .. import softops
 from ..softops import Window
 from .mollify import Mollifier
+from .output import Output
 from .plan import Plan
 from .recipe import Recipe
 from .sources import Source
+
+
+def finished_by_graph(recipe: Recipe) -> bool:
+    """Whether nothing touches a recipe's images after the graph."""
+    return recipe.noise is None and recipe.mollify is None
 
 
 class BatchBuilder:
@@ -24,6 +30,7 @@ class BatchBuilder:
         recipe: What is done to each image.
         size: Side of the images in pixels.
         device: Where batches lie.
+        output: Type and layout of the images.
         soft: Whether labels and confidence become soft targets.
         index: Whether batches tell the samples' positions in the data set.
         details: Whether batches tell what was drawn.
@@ -35,14 +42,15 @@ class BatchBuilder:
         recipe: Recipe,
         size: int,
         device: torch.device,
+        output: Output,
         *,
         soft: bool,
         index: bool,
         details: bool,
     ) -> None:
         self._source, self._recipe, self._device, self._soft = source, recipe, device, soft
-        degrades = recipe.noise is not None or recipe.mollify is not None
-        self._mollifier = Mollifier(size, device) if degrades else None
+        self._output = output
+        self._mollifier = None if finished_by_graph(recipe) else Mollifier(size, device)
         extra = {"iou": recipe.views > 1, "index": index, "details": details}
         self._extra = [name for name, wanted in extra.items() if wanted]
         names = ["images", *(["targets"] if soft else ["labels", "confidence"]), *self._extra]
@@ -52,11 +60,13 @@ class BatchBuilder:
         """Finish a batch.
 
         Args:
-            images: Output of the graph, float32 (V * N, 3, S, S), changed in place.
+            images: Output of the graph, (V * N, 3, S, S), or (V * N, S, S, 3) with channels last; changed in place.
             plan: Its numbers.
             index: The samples, int64 (N,).
         """
+        images = self._output.channels_second(images)
         self._degrade(images, plan)
+        images = images.to(self._output.dtype)  # keeps the layout; no copy where the graph has written that type
         num_classes = len(self._source.classes)
         labels = torch.from_numpy(self._source.labels[index])
         confidence = self._by_view(torch.from_numpy(softops.confidence(plan.certainty, num_classes)))

@@ -12,9 +12,11 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import torch
 
 from ..softops import Placement, Window
 from .crops import Frame
+from .output import Output
 from .recipe import Normalize, Recipe
 
 # The standard deviation that turns the one pixel of an invisible image into the fill value: what is left of it is
@@ -99,9 +101,9 @@ def resized(images: Any, inputs: dict[str, Any]) -> Any:
     )
 
 
-def placed(images: Any, inputs: dict[str, Any], normalize: Normalize, *, size: int) -> Any:
-    """Place at `position` on a canvas of zeros, flip where `mirror`, normalise: float32 CHW (3, size, size)."""
-    from nvidia.dali import fn, types
+def placed(images: Any, inputs: dict[str, Any], normalize: Normalize, output: Output, *, size: int) -> Any:
+    """Place at `position` on a canvas of zeros, flip where `mirror`, normalise: finished (size, size) images."""
+    from nvidia.dali import fn
 
     return fn.crop_mirror_normalize(
         images,
@@ -113,8 +115,7 @@ def placed(images: Any, inputs: dict[str, Any], normalize: Normalize, *, size: i
         mirror=inputs["mirror"],
         mean=_pixels(normalize)[0],
         std=inputs["std"],
-        dtype=types.DALIDataType.FLOAT,
-        output_layout="CHW",
+        **_written_as(output),
     )
 
 
@@ -123,19 +124,25 @@ def on_canvas(images: Any, inputs: dict[str, Any], normalize: Normalize, *, size
     return _window_of(images, inputs["canvas_start"], size, [float(round(value)) for value in _pixels(normalize)[0]])
 
 
-def normalized(images: Any, inputs: dict[str, Any], normalize: Normalize) -> Any:
-    """Flip where `mirror` and normalise: float32 CHW."""
-    from nvidia.dali import fn, types
+def normalized(images: Any, inputs: dict[str, Any], normalize: Normalize, output: Output) -> Any:
+    """Flip where `mirror` and normalise."""
+    from nvidia.dali import fn
 
     mean, std = _pixels(normalize)
-    return fn.crop_mirror_normalize(
-        images, mirror=inputs["mirror"], mean=mean, std=std, dtype=types.DALIDataType.FLOAT, output_layout="CHW"
-    )
+    return fn.crop_mirror_normalize(images, mirror=inputs["mirror"], mean=mean, std=std, **_written_as(output))
 
 
 def shifted(images: Any, inputs: dict[str, Any], *, size: int) -> Any:
-    """Take the window at `shift` of normalised CHW images, 0 outside: float32 CHW (3, size, size)."""
+    """Take the (size, size) window at `shift` of normalised images, 0 outside."""
     return _window_of(images, inputs["shift"], size, [0.0])
+
+
+def _written_as(output: Output) -> dict[str, Any]:
+    """What tells `crop_mirror_normalize`, which computes in float32, the type and layout to write."""
+    from nvidia.dali import types
+
+    dtype = {torch.float32: types.DALIDataType.FLOAT, torch.float16: types.DALIDataType.FLOAT16}[output.dtype]
+    return {"dtype": dtype, "output_layout": "HWC" if output.channels_last else "CHW"}
 
 
 def _window_of(images: Any, start: Any, size: int, fill: list[float]) -> Any:

@@ -15,6 +15,7 @@ from nvidia.dali.pipeline import Pipeline, pipeline_def
 
 from .cropping import normalized, on_canvas, placed, resized, shifted, visible_part, way
 from .occlusion import occlusion_stage
+from .output import Output
 from .policies import policy_stage
 from .recipe import Recipe
 
@@ -41,7 +42,13 @@ class GraphOptions:
 
 
 def build_graph(
-    recipe: Recipe, example: dict[str, np.ndarray], options: GraphOptions, *, size: int, raw: bool
+    recipe: Recipe,
+    example: dict[str, np.ndarray],
+    options: GraphOptions,
+    *,
+    size: int,
+    raw: bool,
+    output: Output,
 ) -> Pipeline:
     """Build the graph of a recipe.
 
@@ -51,9 +58,10 @@ def build_graph(
         options: Threads, device and the like.
         size: Side of the square output in pixels.
         raw: Whether the images come as raw uint8 HWC pixels instead of encoded bytes.
+        output: Type, float32 or float16, and layout of the finished images.
 
     Returns:
-        A pipeline with one output, float32 CHW images of (3, size, size), on the device.
+        A pipeline with one output on the device, images of (3, size, size), or (size, size, 3) with channels last.
     """
 
     # Only a policy needs conditionals, and turning them on rewrites the whole function.
@@ -63,7 +71,7 @@ def build_graph(
             name: fn.external_source(name=name, ndim=array.ndim - 1, dtype=_TYPES[array.dtype])
             for name, array in example.items()
         }
-        return _stages(recipe, inputs, options, size=size, raw=raw)
+        return _stages(recipe, inputs, options, size=size, raw=raw, output=output)
 
     return graph(
         batch_size=options.batch_size,
@@ -75,7 +83,9 @@ def build_graph(
     )
 
 
-def _stages(recipe: Recipe, inputs: dict[str, Any], options: GraphOptions, *, size: int, raw: bool) -> Any:
+def _stages(
+    recipe: Recipe, inputs: dict[str, Any], options: GraphOptions, *, size: int, raw: bool, output: Output
+) -> Any:
     device = "cpu" if options.device_id is None else "gpu"
     route = way(recipe, raw=raw)
     layout: dict[str, Any] = {"ndim": 3, "layout": "HWC"} if raw else {"ndim": 1}
@@ -83,7 +93,7 @@ def _stages(recipe: Recipe, inputs: dict[str, Any], options: GraphOptions, *, si
     if raw and device == "gpu":
         images = images.gpu()
     if route == "shift":
-        images = normalized(images, inputs, recipe.normalize)
+        images = normalized(images, inputs, recipe.normalize, output)
         images = shifted(images, inputs, size=size)
     else:
         images = visible_part(images, inputs, raw=raw, device=device)
@@ -92,9 +102,9 @@ def _stages(recipe: Recipe, inputs: dict[str, Any], options: GraphOptions, *, si
         if recipe.policy is not None:
             images = on_canvas(images, inputs, recipe.normalize, size=size)
             images = policy_stage(images, recipe.policy, inputs, size=size)
-            images = normalized(images, inputs, recipe.normalize)
+            images = normalized(images, inputs, recipe.normalize, output)
         else:
-            images = placed(images, inputs, recipe.normalize, size=size)
+            images = placed(images, inputs, recipe.normalize, output, size=size)
     if recipe.occlude is not None:
         images = occlusion_stage(images, inputs)
     return images

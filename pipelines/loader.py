@@ -10,9 +10,10 @@ from typing import Any
 import torch
 
 from . import checks
-from .batches import BatchBuilder
+from .batches import BatchBuilder, finished_by_graph
 from .crops import CenterCrop
 from .graph import GraphOptions, build_graph
+from .output import Output
 from .partition import partition
 from .preparing import Prepared, Preparer
 from .process import default_threads, pick_device, place_among_ranks
@@ -34,7 +35,7 @@ class Loader:
     Each `iter` plays the epoch after the last one, or the one that `set_epoch` names, from its beginning, also after a
     `break`. Iterating yields named tuples `Batch` with these fields, on the loader's device:
 
-    - `images`: float32 (N, 3, S, S), normalised;
+    - `images`: (N, 3, S, S), normalised, of type `dtype`;
     - `labels`: int64 (N,), and `confidence`: float32 (N,) in [1/K, 1], the probability that the target should put on
       the label (SA Eq. 7, multiplied over the steps); or, with `targets="soft"`, one field `targets` in their place:
       float32 (N, K), the unnormalised target `w * q` that any cross-entropy with probability targets takes (SA Eq. 6);
@@ -55,6 +56,10 @@ class Loader:
         shuffle: Whether each epoch has a new order; None shuffles for a training recipe only.
         last_batch: "drop", "fill" or "keep", see `partition`; None drops for training and keeps for evaluation.
         targets: "confidence" or "soft", see above.
+        dtype: Type of the images: torch.float32, torch.float16 or torch.bfloat16. The graph writes float32 and float16
+            itself; bfloat16, and half precision of recipes with noise or mollification, which compute in float32, is
+            rounded to by torch, on the device, at the end.
+        channels_last: Whether images lie in memory as torch.channels_last; written so by the graph, without a copy.
         index: Whether batches tell the samples' positions in the data set.
         details: Whether batches tell what was drawn.
         rank: This process among `world_size`; None asks torch.distributed if it is initialised, else 0.
@@ -80,6 +85,8 @@ class Loader:
         shuffle: bool | None = None,
         last_batch: str | None = None,
         targets: str = "confidence",
+        dtype: torch.dtype = torch.float32,
+        channels_last: bool = False,
         index: bool = False,
         details: bool = False,
         rank: int | None = None,
@@ -99,9 +106,11 @@ class Loader:
         self._shuffle = recipe.training if shuffle is None else shuffle
         last_batch = ("drop" if recipe.training else "keep") if last_batch is None else last_batch
         self._steps = partition(len(self._source), batch_size, self.rank, self.world_size, last_batch)
+        output = Output(dtype, channels_last)
         self._batches = BatchBuilder(
-            self._source, recipe, image_size, self.device, soft=targets == "soft", index=index, details=details
+            self._source, recipe, image_size, self.device, output, soft=targets == "soft", index=index, details=details
         )
+        self._graph_output = output.of_graph(last=finished_by_graph(recipe))
         threads = default_threads(raw=self._source.raw_shape is not None) if num_threads is None else num_threads
         checks.whole("num_threads", threads)
         device_id = None if self.device.type == "cpu" else self.device.index
@@ -189,7 +198,14 @@ class Loader:
     def _submit(self, prepared: Prepared) -> None:
         if self._runner is None:
             raw = self._source.raw_shape is not None
-            graph = build_graph(self.recipe, prepared.plan.inputs, self._options, size=self.image_size, raw=raw)
+            graph = build_graph(
+                self.recipe,
+                prepared.plan.inputs,
+                self._options,
+                size=self.image_size,
+                raw=raw,
+                output=self._graph_output,
+            )
             self._runner = GraphRunner(graph, self.device, self._options.prefetch)
         self._runner.submit(prepared.images, prepared.plan.inputs)
 

@@ -108,7 +108,7 @@ def occlusion_numbers(patches: Patches) -> dict[str, np.ndarray]:
 
 
 def occlusion_stage(images: Any, inputs: dict[str, Any]) -> Any:
-    """Set the patches of normalised CHW images to 0."""
+    """Set the patches of normalised images to 0."""
     from nvidia.dali import fn
 
     return fn.erase(

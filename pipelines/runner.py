@@ -49,7 +49,7 @@ class GraphRunner:
             self._graph.schedule_run()
 
     def collect(self) -> torch.Tensor:
-        """Images of the oldest batch in flight, float32 (N, 3, S, S) on the device, without a copy.
+        """Images of the oldest batch in flight as the graph wrote them, on the device, without a copy.
 
         Raises:
             RuntimeError: if the graph failed on the batch; it is of no use afterwards.

@@ -13,6 +13,7 @@ from typing import Any, Generic, TypeVar
 
 import numpy as np
 
+from .shards import recordio
 from .sources import Source
 
 Item = TypeVar("Item")
@@ -77,7 +78,22 @@ class SampleReader:
                     f"the file ends after {count} of {image.nbytes} bytes; "
                     "the shard was cut or replaced since it was opened, convert it again",
                 )
+        if source.multipart:
+            self._join_parts(indices, images)
         return images
+
+    def _join_parts(self, indices: np.ndarray, images: list[np.ndarray] | np.ndarray) -> None:
+        """Read those images again that RecordIO holds in several parts, which begin with the record's own words."""
+        for row, index in enumerate(indices.tolist()):
+            if parts := self._source.multipart.get(index):
+                head = recordio.CONTAINER.first_offset
+                size = head + images[row].nbytes + 4 * (parts - 1)
+                descriptor = self._descriptor(int(self._source.file[index]))
+                record = os.pread(descriptor, size, int(self._source.offset[index]) - head)
+                try:
+                    images[row].reshape(-1)[...] = np.frombuffer(recordio.unwrap(record), np.uint8)
+                except ValueError as error:
+                    raise self._trouble(index, f"{error}; convert it again") from None
 
     def close(self) -> None:
         """Close the files and forget what was read."""

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -30,6 +31,7 @@ class Source:
         width: int32 (N,), pixels; 0 where not known before the image is read.
         raw_shape: (height, width, 3) if the bytes are uint8 HWC pixels, None if they are an encoded image.
         shard_set: The shard set that this is, or None.
+        multipart: Parts of the images that a RecordIO set holds in several, by sample.
     """
 
     root: Path
@@ -43,6 +45,7 @@ class Source:
     width: np.ndarray
     raw_shape: tuple[int, int, int] | None
     shard_set: ShardSet | None
+    multipart: Mapping[int, int] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -105,4 +108,5 @@ def _open_shards(root: Path) -> Source:
         width=table["width"].copy(),
         raw_shape=manifest.raw_shape,
         shard_set=shard_set,
+        multipart=dict(manifest.multipart),
     )

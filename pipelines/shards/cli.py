@@ -4,6 +4,7 @@ import argparse
 import sys
 from typing import TYPE_CHECKING
 
+from .formats import CONTAINERS
 from .sources import SOURCE_FORMATS, SourceOptions, open_source
 
 if TYPE_CHECKING:
@@ -23,7 +24,8 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
         "convert",
         help="turn images into a shard set that reads fast",
         description="Convert an image folder (SOURCE/class/image) or Parquet files of encoded images to a shard set: "
-        "shuffled WebDataset tars with DALI indexes. Every image is decoded once to find the bad ones.",
+        "shuffled WebDataset, TFRecord or RecordIO files with DALI indexes. Every image is decoded once to find the "
+        "bad ones.",
         epilog=_EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -55,6 +57,12 @@ def _add_source_arguments(group: "argparse._ArgumentGroup") -> None:
 
 
 def _add_set_arguments(group: "argparse._ArgumentGroup") -> None:
+    group.add_argument(
+        "--format",
+        choices=tuple(CONTAINERS),
+        default="webdataset",
+        help="container of the shards, which DALI and other programs read (default: webdataset)",
+    )
     group.add_argument(
         "--raw",
         nargs="?",
@@ -111,6 +119,7 @@ def run(args: argparse.Namespace) -> int:
         seed=args.seed,
         shuffle=not args.no_shuffle,
         check=not args.no_check,
+        format=args.format,
     )
     reading = SourceOptions(args.source_format, args.split, args.image_column, args.label_column)
     progress = ConversionProgress()

@@ -1,20 +1,16 @@
 """Conversion of labelled images to a shard set: shuffled, checked, parallel, and safe to interrupt."""
 
-import json
 import math
 import os
 import time
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-import numpy as np
-
-from . import atomic, manifest
-from .destination import BAD_FILE, claimed, release, resume
+from .assembly import assemble
+from .destination import claimed, release, resume
 from .job import BadImage, ShardRecord, write_shard
-from .layout import ShardOptions, plan, samples_per_shard, shard_jobs
+from .layout import ShardOptions, plan, shard_jobs
 from .manifest import Manifest
 from .sources import Source, open_source
 from .workers import default_workers, ordered_results, worker_processes
@@ -100,12 +96,12 @@ def convert(
         extents = source.extents(work, executor, watch.files_read)
         jobs = shard_jobs(source, extents, options, dest)
         records = [watch.count(record) for record in ordered_results(executor, write_shard, jobs, ahead=4 * workers)]
-        made = _finish(source, options, dest, records)
+        made = assemble(source, options, dest, records)
         release(work)
     return Conversion(
         folder=dest,
         manifest=made,
-        bytes=sum(shard.bytes + shard.index_bytes for shard in made.shards),
+        bytes=sum(shard.bytes + shard.index_bytes for shard in made.shards) + (made.index.bytes if made.index else 0),
         bad=tuple(image for record in records for image in record.bad),
         written=sum(record.images for record in records if record.is_new),
         elapsed_s=time.perf_counter() - begin,
@@ -141,38 +137,3 @@ class _Watch:
                 f"in the first {self._done} ({named}); repair or remove them, or allow more"
             )
         return record
-
-
-def _finish(source: Source, options: ShardOptions, dest: Path, records: Sequence[ShardRecord]) -> Manifest:
-    """Write the table of samples, the list of bad images, and, last, the manifest."""
-    kept = [record for record in records if record.shard.samples]
-    if not kept:
-        raise ValueError(f"source must hold an image that decodes, got none in {source.root}")
-    for record in records:
-        if not record.shard.samples:  # all its images were bad: DALI refuses an empty shard
-            (dest / record.shard.file).unlink()
-            (dest / record.shard.index).unlink()
-    table = np.concatenate([record.rows for record in kept])
-    table["shard"] = np.repeat(np.arange(len(kept)), [len(record.rows) for record in kept])
-    bad = [image._asdict() for record in records for image in record.bad]
-    if bad:
-        atomic.write_file(dest / BAD_FILE, (json.dumps(bad, indent=1) + "\n").encode())
-    largest = int(table["height"].max()), int(table["width"].max())
-    made = Manifest(
-        encoding="original" if options.raw is False else "raw",
-        raw_shape=None if options.raw is False else (*largest, 3),
-        classes=source.classes,
-        num_samples=len(table),
-        largest=largest,
-        samples=manifest.write_samples(dest, table),
-        shards=tuple(record.shard for record in kept),
-        created={
-            "source": str(source.root),
-            "source_format": source.format,
-            "seed": options.seed,
-            "options": asdict(options) | {"shard_samples": samples_per_shard(options, len(source.labels))},
-            "bad": len(bad),
-        },
-    )
-    manifest.write(dest, made)
-    return made

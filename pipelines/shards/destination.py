@@ -15,10 +15,14 @@ from pathlib import Path
 from typing import Any
 
 from . import atomic
+from .formats import CONTAINERS
 from .manifest import MANIFEST_FILE, PARTIAL_FOLDER
 
 BAD_FILE = "bad.json"
-_OURS = re.compile(r"(shard-\d{6}\.(tar|idx)|samples\.npy|dataset\.json|bad\.json)(\.tmp)?")
+_SHARD = re.compile(rf"shard-\d{{6}}({'|'.join(re.escape(container.suffix) for container in CONTAINERS.values())})")
+_OURS = re.compile(
+    rf"({_SHARD.pattern}|shard-\d{{6}}\.idx|(samples\.npy|shards\.idx|names\.txt|(dataset|bad)\.json))(\.tmp)?"
+)
 _PLAN_FILE = "plan.json"
 
 
@@ -111,7 +115,7 @@ def resume(work: Path, plan: dict[str, Any], *, overwrite: bool) -> bool:
     earlier = json.loads(plan_file.read_text(encoding="utf-8")) if plan_file.exists() else {}
     if {**earlier, "origin": None} == {**plan, "origin": None}:
         return True  # also for a source that was moved
-    shards = sum(entry.suffix == ".tar" for entry in work.parent.iterdir())
+    shards = sum(_SHARD.fullmatch(entry.name) is not None for entry in work.parent.iterdir())
     other = [key for key in ("origin", "options") if earlier and earlier.get(key) != plan[key]]
     if shards and other and not overwrite:
         raise FileExistsError(

@@ -3,7 +3,7 @@
 import json
 import os
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -12,21 +12,24 @@ import numpy as np
 from numpy.typing import NDArray
 
 from . import atomic
+from .atomic import FileSummary
+from .container import Placed, ShardWriter, StoredSample
 from .decoding import Decoded, Decoder, HeaderReader, Undecodable, extension_of
+from .formats import CONTAINERS
 from .manifest import PARTIAL_FOLDER, SAMPLE_DTYPE, Shard
-from .webdataset import Member, Place, ShardWriter
 
 _WINDOW = 64  # images in memory at a time
 
 
 class Item(NamedTuple):
-    """One sample to convert: where its bytes lie, its label, its original name."""
+    """One sample to convert: where its bytes lie, its label, its original name, the name of its class."""
 
     file: str
     offset: int
     size: int
     label: int
     name: str
+    class_name: str = ""
 
 
 class BadImage(NamedTuple):
@@ -48,6 +51,7 @@ class ShardJob:
         items: samples in their order.
         raw_shape: (height, width) that every image must have, to store pixels; None to store the files.
         check: decode every image whole; if False only its header is read.
+        container: name of the format of the shard.
     """
 
     folder: Path
@@ -56,6 +60,7 @@ class ShardJob:
     items: Sequence[Item]
     raw_shape: tuple[int, int] | None
     check: bool
+    container: str = "webdataset"
 
 
 @dataclass(frozen=True)
@@ -66,12 +71,16 @@ class ShardRecord:
         shard: its entry for the manifest.
         rows: its part of the table of samples, dtype `SAMPLE_DTYPE`, shape (shard.samples,).
         bad: images that were left out.
+        multipart: (row, parts) of images in several parts, the row within this shard.
+        names: original names of its samples, if the shard itself cannot hold them, else empty.
         is_new: written by this run, not found from an earlier one.
     """
 
     shard: Shard
     rows: NDArray[Any]
     bad: tuple[BadImage, ...]
+    multipart: tuple[tuple[int, int], ...] = ()
+    names: tuple[str, ...] = ()
     is_new: bool = True
 
     @property
@@ -89,36 +98,52 @@ def write_shard(job: ShardJob) -> ShardRecord:
     """
     if finished := finished_shard(job.folder, job.number):
         return finished
+    container = CONTAINERS[job.container]
     work = job.folder / PARTIAL_FOLDER
-    tar = job.folder / f"shard-{job.number:06d}.tar"
-    temporary = work / (tar.name + ".tmp")
-    rows, bad = [], []
-    with ShardWriter(temporary) as writer:
-        for key, item, image, decoded in _decoded(job):
-            if isinstance(decoded, Undecodable):
-                bad.append(BadImage(item.name, item.label, decoded.reason))
-            else:
-                members = _members(item, image, decoded)
-                rows.append(_row(job.number, item, decoded, writer.add(f"{key:08d}", members)))
+    path = job.folder / f"shard-{job.number:06d}{container.suffix}"
+    temporary = work / (path.name + ".tmp")
+    with closing(container.open_writer(temporary)) as writer:
+        rows, bad, multipart, names = _add_all(job, writer)
         summary = writer.finish()
-    atomic.rename(temporary, tar)
-    index = writer.index_text().encode()
-    index_summary = atomic.write_file(tar.with_suffix(".idx"), index)
-    record = ShardRecord(
-        Shard(
-            file=tar.name,
-            index=tar.with_suffix(".idx").name,
-            samples=len(rows),
-            bytes=summary.bytes,
-            crc32=summary.crc32,
-            index_bytes=index_summary.bytes,
-            index_crc32=index_summary.crc32,
-        ),
-        np.array(rows, dtype=SAMPLE_DTYPE),
-        tuple(bad),
+    atomic.rename(temporary, path)
+    index, index_summary = None, FileSummary(0, 0)
+    if container.is_indexed_by_shard:
+        index = path.with_suffix(".idx")
+        index_summary = atomic.write_file(index, writer.index_text().encode())
+    shard = Shard(
+        file=path.name,
+        index=index and index.name,
+        samples=len(rows),
+        bytes=summary.bytes,
+        crc32=summary.crc32,
+        index_bytes=index_summary.bytes,
+        index_crc32=index_summary.crc32,
     )
+    kept_names = () if container.is_indexed_by_shard else tuple(names)
+    record = ShardRecord(shard, np.array(rows, dtype=SAMPLE_DTYPE), tuple(bad), tuple(multipart), kept_names)
     _save(work, job.number, record)
     return record
+
+
+def _add_all(
+    job: ShardJob, writer: ShardWriter
+) -> tuple[list[tuple[int, ...]], list[BadImage], list[tuple[int, int]], list[str]]:
+    """Write every good image of a job.
+
+    Returns:
+        rows of the table of samples, bad images, images in several parts by their row, original names.
+    """
+    rows, bad, multipart, names = [], [], [], []
+    for key, item, image, decoded in _decoded(job):
+        if isinstance(decoded, Undecodable):
+            bad.append(BadImage(item.name, item.label, decoded.reason))
+            continue
+        placed = writer.add(_stored(key, item, image, decoded))
+        if placed.parts > 1:
+            multipart.append((len(rows), placed.parts))
+        rows.append(_row(job.number, item, decoded, placed))
+        names.append(item.name)
+    return rows, bad, multipart, names
 
 
 def _decoded(job: ShardJob) -> Iterator[tuple[int, Item, bytes, Decoded | Undecodable]]:
@@ -158,27 +183,27 @@ def read_bytes(item: Item) -> bytes:
     return data
 
 
-def _members(item: Item, image: bytes, decoded: Decoded) -> list[Member]:
-    if decoded.pixels is None:
-        first = Member(extension_of(image) or "img", image)
-    else:
-        first = Member("rgb", decoded.pixels)
-    return [
-        first,
-        Member("cls", str(item.label).encode()),
-        Member("label", item.label.to_bytes(4, "little")),
-        Member("name", os.fsencode(item.name)),
-    ]
+def _stored(key: int, item: Item, image: bytes, decoded: Decoded) -> StoredSample:
+    content, extension = image, extension_of(image) or "img"
+    if decoded.pixels is not None:
+        content, extension = decoded.pixels, "rgb"
+    return StoredSample(key, content, extension, item.label, item.class_name, item.name, decoded.height, decoded.width)
 
 
-def _row(number: int, item: Item, decoded: Decoded, places: Sequence[Place]) -> tuple[int, ...]:
+def _row(number: int, item: Item, decoded: Decoded, placed: Placed) -> tuple[int, ...]:
     """A row of the table of samples; see `SAMPLE_DTYPE`."""
-    return (number, *places[0], item.label, decoded.height, decoded.width, *places[-1])
+    return (number, *placed.image, item.label, decoded.height, decoded.width, *placed.name)
 
 
 def _save(work: Path, number: int, record: ShardRecord) -> None:
     """Note that a shard is finished, so that a conversion that was interrupted need not write it again."""
-    content = {"shard": asdict(record.shard), "rows": record.rows.tolist(), "bad": record.bad}
+    content = {
+        "shard": asdict(record.shard),
+        "rows": record.rows.tolist(),
+        "bad": record.bad,
+        "multipart": record.multipart,
+        "names": record.names,
+    }
     atomic.write_file(work / f"shard-{number:06d}.json", json.dumps(content).encode())
 
 
@@ -187,8 +212,14 @@ def finished_shard(folder: Path, number: int) -> ShardRecord | None:
     with suppress(FileNotFoundError, ValueError, KeyError, TypeError):
         content = json.loads((folder / PARTIAL_FOLDER / f"shard-{number:06d}.json").read_text(encoding="utf-8"))
         shard = Shard(**content["shard"])
-        sizes = [(folder / name).stat().st_size for name in (shard.file, shard.index)]
-        if sizes == [shard.bytes, shard.index_bytes]:
-            rows = np.array([tuple(row) for row in content["rows"]], dtype=SAMPLE_DTYPE)
-            return ShardRecord(shard, rows, tuple(BadImage(*bad) for bad in content["bad"]), is_new=False)
+        files = {shard.file: shard.bytes} | ({shard.index: shard.index_bytes} if shard.index else {})
+        if all((folder / name).stat().st_size == size for name, size in files.items()):
+            return ShardRecord(
+                shard,
+                np.array([tuple(row) for row in content["rows"]], dtype=SAMPLE_DTYPE),
+                tuple(BadImage(*bad) for bad in content["bad"]),
+                tuple((row, parts) for row, parts in content["multipart"]),
+                tuple(content["names"]),
+                is_new=False,
+            )
     return None

@@ -13,6 +13,7 @@ import numpy as np
 import nvidia.dali
 
 from .decoding import Decoded, Decoder
+from .formats import CONTAINERS
 from .job import Item, ShardJob, read_bytes
 from .manifest import FORMAT_VERSION
 from .sources import Source
@@ -30,6 +31,7 @@ class ShardOptions:
         seed: of the shuffle, 0 or more.
         shuffle: put the samples in a random order over all shards, instead of the order of the source.
         check: decode every image whole; if False, only headers are read and damage behind them goes unseen.
+        format: container format of the shards, "webdataset", "tfrecord" or "recordio".
 
     Raises:
         ValueError: if a value is out of range, or `raw` is asked for without `check`.
@@ -40,8 +42,11 @@ class ShardOptions:
     seed: int = 0
     shuffle: bool = True
     check: bool = True
+    format: str = "webdataset"
 
     def __post_init__(self) -> None:
+        if self.format not in CONTAINERS:
+            raise ValueError(f"format must be one of {', '.join(CONTAINERS)}, got {self.format!r}")
         if self.raw is not False and min(self.raw if isinstance(self.raw, tuple) else (self.raw,)) < 1:
             raise ValueError(f"raw must be a positive size in pixels, or (height, width), got {self.raw}")
         if self.shard_samples is not None and self.shard_samples < 1:
@@ -85,7 +90,8 @@ def shard_jobs(source: Source, extents: Extents, options: ShardOptions, folder: 
     step = samples_per_shard(options, total)
     for number, first in enumerate(range(0, total, step)):
         rows = order[first : first + step].tolist()
-        yield ShardJob(folder, number, first, _items(source, extents, rows), raw_shape, options.check)
+        items = _items(source, extents, rows)
+        yield ShardJob(folder, number, first, items, raw_shape, options.check, options.format)
 
 
 def _items(source: Source, extents: Extents, rows: list[int]) -> list[Item]:
@@ -97,6 +103,7 @@ def _items(source: Source, extents: Extents, rows: list[int]) -> list[Item]:
             size=int(extents.size[row]),
             label=int(source.labels[row]),
             name=name,
+            class_name=source.classes[int(source.labels[row])],
         )
         for row, name in zip(rows, names, strict=True)
     ]

@@ -3,6 +3,7 @@
 import os
 import stat
 import zlib
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,8 +12,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .manifest import MANIFEST_FILE, PARTIAL_FOLDER, SAMPLE_DTYPE, Manifest, from_json, samples_header
-
-_BLOCK = 512  # bytes; every member of a tar starts at a multiple
 
 
 @dataclass(frozen=True)
@@ -31,7 +30,7 @@ class ShardSet:
 
     @property
     def shard_paths(self) -> tuple[Path, ...]:
-        """Path of every tar, in the order that the column `shard` counts in."""
+        """Path of every shard, in the order that the column `shard` counts in."""
         return tuple(self.folder / shard.file for shard in self.manifest.shards)
 
     def sample_name(self, row: int) -> str:
@@ -46,7 +45,9 @@ class ShardSet:
         if not 0 <= row < len(self.samples):
             raise IndexError(f"row must be in [0, {len(self.samples)}), got {row}")
         sample = self.samples[row]
-        with self.shard_paths[sample["shard"]].open("rb") as file:
+        names = self.manifest.names
+        path = self.folder / (names.file if names else self.manifest.shards[sample["shard"]].file)
+        with path.open("rb") as file:
             name = os.pread(file.fileno(), int(sample["name_size"]), int(sample["name_offset"]))
         return os.fsdecode(name)
 
@@ -134,7 +135,11 @@ def _open_samples(folder: Path, manifest: Manifest) -> NDArray[Any]:
 def _check_shards(folder: Path, manifest: Manifest) -> None:
     for shard in manifest.shards:
         _check_size(folder / shard.file, shard.bytes)
-        _check_size(folder / shard.index, shard.index_bytes)
+        if shard.index is not None:
+            _check_size(folder / shard.index, shard.index_bytes)
+    for file in (manifest.index, manifest.names):
+        if file is not None:
+            _check_size(folder / file.file, file.bytes)
     total = sum(shard.samples for shard in manifest.shards)
     if total != manifest.num_samples:
         raise ValueError(
@@ -157,15 +162,32 @@ def _check_samples(manifest: Manifest, samples: NDArray[Any]) -> None:
     require(np.array_equal(np.bincount(shard, minlength=len(counts)), counts), "have each shard's count of samples")
     label = np.asarray(samples["label"])
     require(label.min() >= 0 and label.max() < len(manifest.classes), f"have labels in [0, {len(manifest.classes)})")
-    room = np.array([entry.bytes for entry in manifest.shards])[shard]
-    for offset, size in (("offset", "size"), ("name_offset", "name_size")):
-        start, length = np.asarray(samples[offset]), np.asarray(samples[size])
-        # not start + length, which may overflow
-        inside = (start >= _BLOCK) & (start % _BLOCK == 0) & (length > 0) & (length <= room - start)
-        require(inside.all(), f"have {offset} and {size} inside the shard")
+    _check_places(manifest, samples, require)
     height, width = np.asarray(samples["height"]), np.asarray(samples["width"])
     require(min(height.min(), width.min()) > 0, "have positive heights and widths")
     require((height.max(), width.max()) == manifest.largest, f"have the largest size {manifest.largest}")
     if manifest.raw_shape is not None:
         pixels = manifest.raw_shape[0] * manifest.raw_shape[1] * 3
         require((np.asarray(samples["size"]) == pixels).all(), f"have {pixels} bytes per raw image")
+
+
+def _check_places(manifest: Manifest, samples: NDArray[Any], require: Callable[[bool | np.bool_, str], None]) -> None:
+    """Raise unless images and names lie inside their files, where their format puts them."""
+    container = manifest.container
+    room = np.array([entry.bytes for entry in manifest.shards])[np.asarray(samples["shard"])]
+    offset, size = np.asarray(samples["offset"]), np.asarray(samples["size"])
+    inside = (offset >= container.first_offset) & (offset % container.alignment == 0) & (size > 0)
+    # not offset + size, which may overflow
+    require((inside & (size <= room - offset)).all(), "have offset and size inside the shard")
+    rows = np.array([row for row, _ in manifest.multipart], dtype=np.int64)
+    require(((rows >= 0) & (rows < len(samples))).all(), "have the rows of images in several parts")
+    parts = np.array([parts for _, parts in manifest.multipart], dtype=np.int64)
+    more = 4 * (parts - 1)
+    fits = (parts > 1) & (more < room[rows]) & (more <= room[rows] - offset[rows] - size[rows])
+    require(fits.all(), "have images in several parts inside the shard")
+    place = "the shard"
+    if manifest.names is not None:
+        room, place = np.full(len(samples), manifest.names.bytes), manifest.names.file
+    offset, size = np.asarray(samples["name_offset"]), np.asarray(samples["name_size"])
+    inside = (offset >= 0) & (size > 0) & (size <= room - offset)
+    require(inside.all(), f"have name_offset and name_size inside {place}")

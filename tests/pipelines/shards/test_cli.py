@@ -47,7 +47,8 @@ def test_every_option_reaches_the_set(tmp_path, parquet_file, encoded, run):
     assert (made.num_samples, made.raw_shape, len(made.shards)) == (9, (12, 20, 3), 3)
     created = json.loads((tmp_path / "set" / "dataset.json").read_text())["created"]
     assert created["seed"] == 3
-    assert created["options"] == {"raw": [12, 20], "shard_samples": 4, "seed": 3, "shuffle": False, "check": True}
+    expected = {"raw": [12, 20], "shard_samples": 4, "seed": 3, "shuffle": False, "check": True, "format": "webdataset"}
+    assert created["options"] == expected
     run(*source, tmp_path / "set", "--no-check", "--overwrite")
     assert load(tmp_path / "set").manifest.created["options"]["check"] is False
 

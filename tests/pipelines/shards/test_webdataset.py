@@ -1,14 +1,20 @@
+import struct
 import tarfile
 import zlib
 
 import pytest
-from softfeed.pipelines.shards.webdataset import Member, ShardWriter, tar_header
+from softfeed.pipelines.shards.container import StoredSample
+from softfeed.pipelines.shards.tar import tar_header
+from softfeed.pipelines.shards.webdataset import ShardWriter
 
 
 def _write(path, samples):
-    with ShardWriter(path) as writer:
-        places = [writer.add(key, [Member(*member) for member in members]) for key, members in samples]
-        return places, writer.finish(), writer.index_text()
+    writer = ShardWriter(path)
+    return [writer.add(sample) for sample in samples], writer.finish(), writer.index_text()
+
+
+def _sample(key, image, label=3, extension="jpg"):
+    return StoredSample(key, image, extension, label, "cat", f"cats/{key} größe.jpg", 1, 1)
 
 
 def test_header_is_a_plain_ustar_header():
@@ -28,22 +34,32 @@ def test_header_refuses_what_it_cannot_hold():
 def test_tarfile_reads_it_and_places_are_true(tmp_path, size):
     path = tmp_path / "s.tar"
     data = bytes(range(256)) * 100
-    samples = [("00000000", [("jpg", data[:size]), ("cls", b"3")]), ("00000001", [("jpg", data[1:7]), ("cls", b"42")])]
-    places, summary, _ = _write(path, samples)
+    samples = [_sample(0, data[:size]), _sample(1, data[1:7], label=70000)]
+    placed, summary, _ = _write(path, samples)
     written = path.read_bytes()
     assert (summary.bytes, summary.crc32) == (len(written), zlib.crc32(written))
     assert len(written) % 10240 == 0
     with tarfile.open(path, "r:", errorlevel=2) as tar:
         read = {member.name: tar.extractfile(member).read() for member in tar}
-    assert read == {f"{key}.{extension}": value for key, members in samples for extension, value in members}
-    for (_, members), found in zip(samples, places, strict=True):
-        for (_, value), place in zip(members, found, strict=True):
+    assert read == {
+        f"{sample.key:08d}.{extension}": value
+        for sample in samples
+        for extension, value in {
+            "jpg": sample.image,
+            "cls": str(sample.label).encode(),
+            "label": struct.pack("<i", sample.label),
+            "name": sample.name.encode(),
+        }.items()
+    }
+    for sample, found in zip(samples, placed, strict=True):
+        for place, value in ((found.image, sample.image), (found.name, sample.name.encode())):
             assert written[place.offset : place.offset + place.size] == value
 
 
 def test_index_names_every_member(tmp_path):
-    samples = [("00000000", [("jpg", b"abc"), ("cls", b"3")]), ("00000001", [("png", b"d" * 600), ("cls", b"42")])]
-    _, _, index = _write(tmp_path / "s.tar", samples)
+    _, _, index = _write(tmp_path / "s.tar", [_sample(0, b"abc"), _sample(1, b"d" * 600, 42, "png")])
     assert index == (
-        "v1.2 2\njpg 512 3 00000000.jpg cls 1536 1 00000000.cls\npng 2560 600 00000001.png cls 4096 2 00000001.cls\n"
+        "v1.2 2\n"
+        "jpg 512 3 00000000.jpg cls 1536 1 00000000.cls label 2560 4 00000000.label name 3584 18 00000000.name\n"
+        "png 4608 600 00000001.png cls 6144 2 00000001.cls label 7168 4 00000001.label name 8192 18 00000001.name\n"
     )

@@ -1,0 +1,186 @@
+"""The three container formats side by side: the same samples, read by softfeed, by DALI and by a scan."""
+
+import struct
+
+import numpy as np
+import pytest
+import torch
+from nvidia.dali import fn, types
+from nvidia.dali.pipeline import pipeline_def
+from nvidia.dali.tfrecord import FixedLenFeature, int64, string
+from softfeed.pipelines import Loader, presets
+from softfeed.pipelines.reading import SampleReader
+from softfeed.pipelines.shards.container import Columns, Entry
+from softfeed.pipelines.shards.convert import convert
+from softfeed.pipelines.shards.formats import CONTAINERS
+from softfeed.pipelines.shards.layout import ShardOptions
+from softfeed.pipelines.shards.shard_set import load
+from softfeed.pipelines.sources import open_source
+
+FORMATS = tuple(CONTAINERS)
+MAGIC = struct.pack("<I", 0xCED7230A)
+
+
+@pytest.fixture
+def photos(tmp_path, encoded):
+    """A folder of 3 classes of JPEG and PNG images, some of which hold RecordIO's magic number; and its content."""
+    expected = {}
+    for row in range(11):
+        kind = ("JPEG", "PNG")[row % 2]
+        image = encoded(row, size=(20 + row, 16), kind=kind)
+        if row in (2, 3, 7):  # behind the image's end, where decoders do not look; aligned, twice and not
+            image += bytes(-len(image) % 4) + {2: MAGIC + b"tail", 3: MAGIC * 2, 7: b"x" + MAGIC + b"yyy"}[row]
+        name = f"{('ant', 'bee', 'größe')[row % 3]}/two words v1.{row}.jpg"
+        path = tmp_path / "photos" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(image)
+        expected[name] = (row % 3, image)
+    return tmp_path / "photos", expected
+
+
+def _converted(source, dest, name, **options):
+    convert(source, dest, ShardOptions(format=name, shard_samples=4, **options), workers=1)
+    return load(dest)
+
+
+def _read(shards):
+    """Name, label and image of every sample, as the loader reads it."""
+    reader = SampleReader(open_source(shards.folder))
+    images = reader.read(np.arange(len(shards.samples)))
+    reader.close()
+    return [
+        (shards.sample_name(row), int(label), image.tobytes())
+        for row, (label, image) in enumerate(zip(shards.samples["label"], images, strict=True))
+    ]
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_the_same_samples_come_back(tmp_path, photos, name):
+    source, expected = photos
+    shards = _converted(source, tmp_path / "set", name)
+    read = _read(shards)
+    assert {sample: (label, image) for sample, label, image in read} == expected
+    assert (shards.manifest.format, shards.manifest.classes) == (name, ("ant", "bee", "größe"))
+    split = [read[row][0].rpartition(".jpg")[0][-1] for row, _ in shards.manifest.multipart]
+    assert sorted(split) == (["2", "3"] if name == "recordio" else [])
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_a_scan_finds_what_the_table_says(tmp_path, photos, name):
+    source, _ = photos
+    shards = _converted(source, tmp_path / "set", name)
+    row = 0
+    multipart = dict(shards.manifest.multipart)
+    for path in shards.shard_paths:
+        end = 0
+        for entry in CONTAINERS[name].scan(path):
+            assert isinstance(entry, Entry)
+            assert entry.offset == end
+            end = entry.offset + entry.size
+            with path.open("rb") as file:
+                read = _reader(file)
+                (content,) = CONTAINERS[name].contents(entry, read, Columns())
+            sample = shards.samples[row]
+            assert entry.parts == multipart.get(row, 1)
+            assert content.image == (sample["offset"], sample["size"] + 4 * (entry.parts - 1))
+            assert content.label == sample["label"]
+            row += 1
+        assert end + 1024 >= path.stat().st_size - 10240 * (name == "webdataset")
+    assert row == len(shards.samples)
+
+
+def _reader(file):
+    def read(offset, size):
+        file.seek(offset)
+        return file.read(size)
+
+    return read
+
+
+@pipeline_def
+def _dali(name, paths, indexes):
+    if name == "webdataset":
+        outputs = fn.readers.webdataset(
+            paths=paths,
+            index_paths=indexes,
+            ext=["jpg;png;rgb", "label"],
+            dtypes=[types.UINT8, types.INT32],
+            missing_component_behavior="error",
+        )
+        return tuple(outputs)
+    if name == "tfrecord":
+        features = {
+            "image/encoded": FixedLenFeature((), string, ""),
+            "image/class/label": FixedLenFeature([1], int64, -1),
+        }
+        record = fn.readers.tfrecord(path=paths, index_path=indexes, features=features)
+        return record["image/encoded"], record["image/class/label"]
+    return tuple(fn.readers.mxnet(path=paths, index_path=indexes))
+
+
+def _by_dali(shards):
+    paths = [str(path) for path in shards.shard_paths]
+    made = shards.manifest
+    indexes = [made.index.file] if made.index else [shard.index for shard in made.shards]
+    pipeline = _dali(
+        made.format,
+        paths,
+        [str(shards.folder / index) for index in indexes],
+        batch_size=len(shards.samples),
+        num_threads=1,
+        device_id=None,
+    )
+    images, labels = pipeline.run()
+    return [
+        (np.asarray(labels.at(row)).item(), np.asarray(images.at(row)).tobytes()) for row in range(len(shards.samples))
+    ]
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_dali_reads_it_through_its_indexes(tmp_path, photos, name):
+    source, _ = photos
+    shards = _converted(source, tmp_path / "set", name)
+    assert len(shards.shard_paths) == 3
+    assert _by_dali(shards) == [(label, image) for _, label, image in _read(shards)]
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_raw_pixels_are_read_by_all(tmp_path, image_folder, name):
+    source = image_folder(classes=2, each=5, size=(4, 3))
+    shards = _converted(source, tmp_path / name, name, raw=True)
+    assert shards.manifest.raw_shape == (3, 4, 3)
+    expected = _read(_converted(source, tmp_path / "set", "webdataset", raw=True))
+    assert _read(shards) == expected
+    assert _by_dali(shards) == [(label, pixels) for _, label, pixels in expected]
+
+
+def test_pixels_with_the_magic_number_are_joined(tmp_path):
+    """Every pixel row of these images is RecordIO's magic number three times."""
+    from PIL import Image
+
+    (tmp_path / "images" / "a").mkdir(parents=True)
+    for row in range(3):
+        pixels = np.frombuffer(MAGIC * 12, np.uint8).reshape(4, 4, 3).copy()
+        pixels[row, 0] = row
+        Image.fromarray(pixels).save(tmp_path / "images" / "a" / f"{row}.png")
+    shards = _converted(tmp_path / "images", tmp_path / "recordio", "recordio", raw=True)
+    assert [parts for _, parts in shards.manifest.multipart] == [12, 12, 12]
+    expected = _read(_converted(tmp_path / "images", tmp_path / "webdataset", "webdataset", raw=True))
+    assert _read(shards) == expected
+    assert _by_dali(shards) == [(label, pixels) for _, label, pixels in expected]
+
+
+@pytest.mark.parametrize("raw", [False, True])
+def test_loaders_give_the_same_batches(tmp_path, photos, image_folder, raw):
+    source = image_folder(classes=3, each=4, size=(32, 32)) if raw else photos[0]
+    batches = {}
+    for name in FORMATS:
+        _converted(source, tmp_path / name, name, raw=raw)
+        recipe = presets.by_name("soft-cifar" if raw else "soft-imagenet-ta")
+        with Loader(tmp_path / name, recipe, 4, image_size=32, device="cpu", seed=3) as loader:
+            batches[name] = [tuple(batch) for batch in loader]
+            assert loader.source(0).startswith(str(load(tmp_path / name).shard_paths[0]))
+    for name in FORMATS[1:]:
+        for batch, expected in zip(batches[name], batches["webdataset"], strict=True):
+            for values, others in zip(batch, expected, strict=True):
+                assert torch.equal(values, others)

@@ -115,18 +115,51 @@ class Content(NamedTuple):
         label: 0 or more.
         class_name: None where the format has none.
         name: original name; None where the format has none.
+        key: number that softfeed gave the sample; None where the format has none, or another program wrote the set.
     """
 
     image: Place
     label: int
     class_name: str | None = None
     name: str | None = None
+    key: int | None = None
 
 
 USUAL = Columns()
 
 Read = Callable[[int, int], bytes]
 """Bytes of a file: `read(offset, size)`; fewer where it ends."""
+
+
+class ShardFile:
+    """A new file that knows its length and checksum.
+
+    Args:
+        path: file to write; an existing one is replaced.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._file = path.open("wb")
+        self.offset = 0
+        self._crc32 = 0
+
+    def write(self, *pieces: bytes) -> None:
+        """Append some bytes."""
+        for data in pieces:
+            self._file.write(data)
+            self._crc32 = zlib.crc32(data, self._crc32)
+            self.offset += len(data)
+
+    def finish(self) -> FileSummary:
+        """Flush to the disk and close."""
+        self._file.flush()
+        atomic.flush(self._file.fileno())
+        self._file.close()
+        return FileSummary(self.offset, self._crc32)
+
+    def close(self) -> None:
+        """Close the file as it is."""
+        self._file.close()
 
 
 class ShardWriter(Protocol):
@@ -161,7 +194,7 @@ class Container(NamedTuple):
         suffix: of its files, with the dot.
         first_offset: smallest offset of an image in a shard.
         alignment: what that offset is a multiple of.
-        open_writer: makes the writer of a new file.
+        open_writer: makes the writer of a file.
         scan: entries and problems of a file, in their order. It believes nothing and stops at what is not the format;
             its memory is bounded whatever the file says.
         contents: the sample that one entry holds, read through `read`; none for a record about the set, several for a
@@ -176,42 +209,11 @@ class Container(NamedTuple):
     suffix: str
     first_offset: int
     alignment: int
-    open_writer: Callable[[Path], ShardWriter]
+    open_writer: Callable[[ShardFile], ShardWriter]
     scan: Callable[[Path], Iterator[Entry | Problem]]
     contents: Callable[[Entry, Read, Columns], list[Content]]
     unwrap: Callable[[bytes, Columns], bytes] | None
     is_indexed_by_shard: bool = True
-
-
-class ShardFile:
-    """A new file that knows its length and checksum.
-
-    Args:
-        path: file to write; an existing one is replaced.
-    """
-
-    def __init__(self, path: Path) -> None:
-        self._file = path.open("wb")
-        self.offset = 0
-        self._crc32 = 0
-
-    def write(self, *pieces: bytes) -> None:
-        """Append some bytes."""
-        for data in pieces:
-            self._file.write(data)
-            self._crc32 = zlib.crc32(data, self._crc32)
-            self.offset += len(data)
-
-    def finish(self) -> FileSummary:
-        """Flush to the disk and close."""
-        self._file.flush()
-        atomic.flush(self._file.fileno())
-        self._file.close()
-        return FileSummary(self.offset, self._crc32)
-
-    def close(self) -> None:
-        """Close the file as it is."""
-        self._file.close()
 
 
 class FileReader:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from . import atomic
 from .atomic import FileSummary
-from .container import Placed, ShardWriter, StoredSample
+from .container import Placed, ShardFile, ShardWriter, StoredSample
 from .decoding import Decoded, Decoder, HeaderReader, Undecodable, extension_of
 from .formats import CONTAINERS
 from .manifest import PARTIAL_FOLDER, SAMPLE_DTYPE, Shard
@@ -102,7 +102,7 @@ def write_shard(job: ShardJob) -> ShardRecord:
     work = job.folder / PARTIAL_FOLDER
     path = job.folder / f"shard-{job.number:06d}{container.suffix}"
     temporary = work / (path.name + ".tmp")
-    with closing(container.open_writer(temporary)) as writer:
+    with closing(container.open_writer(ShardFile(temporary))) as writer:
         rows, bad, multipart, names = _add_all(job, writer)
         summary = writer.finish()
     atomic.rename(temporary, path)

@@ -155,6 +155,12 @@ def to_json(manifest: Manifest) -> str:
     return _dump(content | {"crc32": zlib.crc32(_dump(content).encode("utf-8", "surrogatepass"))})
 
 
+def own_checksum(text: str) -> int | None:
+    """Checksum that the text of `dataset.json` ends with; None if it has none."""
+    checksum = json.loads(text).get("crc32")
+    return checksum if type(checksum) is int else None
+
+
 def _dump(content: dict[str, Any]) -> str:
     return json.dumps(content, indent=1, ensure_ascii=False) + "\n"
 

@@ -44,11 +44,11 @@ class ShardWriter:
     """Writes one file record by record.
 
     Args:
-        path: file to write; an existing one is replaced.
+        file: where it goes.
     """
 
-    def __init__(self, path: Path) -> None:
-        self._file = ShardFile(path)
+    def __init__(self, file: ShardFile) -> None:
+        self._file = file
 
     def add(self, sample: StoredSample) -> Placed:
         """Append a record, split where its payload has the magic number.
@@ -166,7 +166,8 @@ def contents(entry: Entry, read: Read, columns: Columns) -> list[Content]:
     if entry.parts == 1:
         head = read(payload.offset, min(payload.size, _HEADER.size + 4 * _MOST_LABELS))
         first, label = _header(head, payload.size, columns)
-        return [] if first == payload.size else [Content(Place(payload.offset + first, payload.size - first), label)]
+        place = Place(payload.offset + first, payload.size - first)
+        return [] if first == payload.size else [Content(place, label, key=_key(head))]
     if entry.size > _MOST_BYTES:
         raise ValueError(f"record in {entry.parts} parts must be at most {_MOST_BYTES} bytes, got {entry.size}")
     whole, cuts = _joined(read(entry.offset, entry.size))
@@ -174,7 +175,8 @@ def contents(entry: Entry, read: Read, columns: Columns) -> list[Content]:
     start = first
     for cut in cuts:  # the image begins later in the file if the header itself is split
         start += 4 if cut <= start else 0
-    return [] if first == len(whole) else [Content(Place(payload.offset + start, payload.size - start), label)]
+    place = Place(payload.offset + start, payload.size - start)
+    return [] if first == len(whole) else [Content(place, label, key=_key(whole))]
 
 
 def unwrap(record: bytes, columns: Columns = USUAL) -> bytes:
@@ -230,6 +232,10 @@ def _header(payload: bytes, size: int, columns: Columns) -> tuple[int, int]:
     if not labels[position].is_integer():
         raise ValueError(f"label must be a whole number, got {labels[position]:g}")
     return first, int(labels[position])
+
+
+def _key(payload: bytes) -> int:
+    return _HEADER.unpack_from(payload)[2]
 
 
 CONTAINER = Container(

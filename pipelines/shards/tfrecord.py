@@ -60,11 +60,11 @@ class ShardWriter:
     """Writes one file record by record and remembers its index.
 
     Args:
-        path: file to write; an existing one is replaced.
+        file: where it goes.
     """
 
-    def __init__(self, path: Path) -> None:
-        self._file = ShardFile(path)
+    def __init__(self, file: ShardFile) -> None:
+        self._file = file
         self._index: list[str] = []
 
     def add(self, sample: StoredSample) -> Placed:

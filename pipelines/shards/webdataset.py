@@ -6,6 +6,7 @@ or the index, where DALI would misread them. The same samples give the same byte
 
 import json
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -17,6 +18,8 @@ from .tar import BLOCK, RECORD, TarMember, tar_header, tar_members
 
 _LABELS = ("cls", "label", "json")  # members that may hold a label, by preference
 _LONGEST_LABEL = 1 << 20  # bytes of a member that holds one
+_LONGEST_NAME = 1 << 16
+_OWN_KEY = re.compile(r"[0-9]{8,18}")
 
 
 class Member(NamedTuple):
@@ -30,11 +33,11 @@ class ShardWriter:
     """Writes one tar member by member and remembers its index.
 
     Args:
-        path: file to write; an existing one is replaced.
+        file: where it goes.
     """
 
-    def __init__(self, path: Path) -> None:
-        self._file = ShardFile(path)
+    def __init__(self, file: ShardFile) -> None:
+        self._file = file
         self._index: list[str] = []
 
     def add(self, sample: StoredSample) -> Placed:
@@ -166,7 +169,11 @@ def _content(key: str, image: str, fields: dict[str, Field], read: Read, columns
     except (ValueError, RecursionError):
         shown = f"{text[:20]!r}"
         raise ValueError(f"label of sample {key!r} must be a whole number in .{name}, got {shown}") from None
-    return Content(Place(*fields[image][1:]), number, None, f"{key}.{image}")
+    name = f"{key}.{image}"
+    if "name" in fields and 0 < fields["name"].size <= _LONGEST_NAME:
+        name = os.fsdecode(read(*fields["name"][1:]))
+    number_of_sample = int(key) if _OWN_KEY.fullmatch(key) else None
+    return Content(Place(*fields[image][1:]), number, None, name, number_of_sample)
 
 
 def _label_of(text: bytes) -> int:

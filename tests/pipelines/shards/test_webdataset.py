@@ -3,13 +3,13 @@ import tarfile
 import zlib
 
 import pytest
-from softfeed.pipelines.shards.container import StoredSample
+from softfeed.pipelines.shards.container import ShardFile, StoredSample
 from softfeed.pipelines.shards.tar import tar_header
 from softfeed.pipelines.shards.webdataset import ShardWriter
 
 
 def _write(path, samples):
-    writer = ShardWriter(path)
+    writer = ShardWriter(ShardFile(path))
     return [writer.add(sample) for sample in samples], writer.finish(), writer.index_text()
 
 

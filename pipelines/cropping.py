@@ -77,18 +77,6 @@ def crop_numbers(
     return inputs | {"std": std.astype(np.float32)}
 
 
-def visible_part(source: Any, inputs: dict[str, Any], *, raw: bool, device: str) -> Any:
-    """Decode, or cut from raw pixels, the rectangle (`start`, `extent`) of each image: uint8 HWC."""
-    from nvidia.dali import fn
-
-    rectangle = {"start": inputs["start"], "shape": inputs["extent"], "axis_names": "HW"}
-    if raw:
-        return fn.slice(source, **rectangle)
-    # The GPU's decoder repeats subsampled chroma by default; fancy upsampling is what the CPU's, and Pillow's, does.
-    decoder = {"device": "mixed", "jpeg_fancy_upsampling": True} if device == "gpu" else {"device": "cpu"}
-    return fn.decoders.image_slice(source, **decoder, **rectangle)
-
-
 def resized(images: Any, inputs: dict[str, Any]) -> Any:
     """Resize to (`resized`) pixels, linearly and with antialiasing: uint8 HWC."""
     from nvidia.dali import fn, types

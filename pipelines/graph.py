@@ -13,7 +13,8 @@ import numpy as np
 from nvidia.dali import fn, types
 from nvidia.dali.pipeline import Pipeline, pipeline_def
 
-from .cropping import normalized, on_canvas, placed, resized, shifted, visible_part, way
+from .cropping import normalized, on_canvas, placed, resized, shifted, way
+from .decoder import Decoder, visible_part
 from .occlusion import occlusion_stage
 from .output import Output
 from .policies import policy_stage
@@ -33,12 +34,14 @@ class GraphOptions:
         num_threads: CPU threads of the graph.
         device_id: GPU to run on, or None for the CPU.
         prefetch: Batches in flight.
+        decoder: Settings of the decoder; of no meaning for raw images.
     """
 
     batch_size: int
     num_threads: int
     device_id: int | None
     prefetch: int
+    decoder: Decoder
 
 
 def build_graph(
@@ -86,17 +89,16 @@ def build_graph(
 def _stages(
     recipe: Recipe, inputs: dict[str, Any], options: GraphOptions, *, size: int, raw: bool, output: Output
 ) -> Any:
-    device = "cpu" if options.device_id is None else "gpu"
     route = way(recipe, raw=raw)
     layout: dict[str, Any] = {"ndim": 3, "layout": "HWC"} if raw else {"ndim": 1}
     images = fn.external_source(name=IMAGES, dtype=types.DALIDataType.UINT8, no_copy=True, **layout)
-    if raw and device == "gpu":
+    if raw and options.device_id is not None:
         images = images.gpu()
     if route == "shift":
         images = normalized(images, inputs, recipe.normalize, output)
         images = shifted(images, inputs, size=size)
     else:
-        images = visible_part(images, inputs, raw=raw, device=device)
+        images = visible_part(images, inputs, None if raw else options.decoder)
         if recipe.crop.resizes:
             images = resized(images, inputs)
         if recipe.policy is not None:

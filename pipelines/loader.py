@@ -12,6 +12,7 @@ import torch
 from . import checks
 from .batches import BatchBuilder, finished_by_graph
 from .crops import CenterCrop
+from .decoder import HW_DECODER_LOAD, decoder_for
 from .graph import GraphOptions, build_graph
 from .output import Output
 from .partition import partition
@@ -67,6 +68,10 @@ class Loader:
         num_threads: CPU threads of the graph; None divides this process's cores among the machine's ranks, and leaves
             one to Python for raw images.
         prefetch: Batches kept ahead, >= 1.
+        hw_decoder_load: Share of the images that a GPU's JPEG engines decode, in [0, 1]; `softfeed tune` finds the
+            best.
+        roi_decode: Whether only the visible part of an image is decoded; None does so wherever it works, which on a
+            GPU is tried once per machine, see `roi_probe`. The pixels are the same.
 
     Raises:
         FileNotFoundError: if there is no data.
@@ -93,6 +98,8 @@ class Loader:
         world_size: int | None = None,
         num_threads: int | None = None,
         prefetch: int = 2,
+        hw_decoder_load: float = HW_DECODER_LOAD,
+        roi_decode: bool | None = None,
     ) -> None:
         checks.not_negative("seed", seed)
         for name, value in (("batch_size", batch_size), ("image_size", image_size), ("prefetch", prefetch)):
@@ -114,7 +121,9 @@ class Loader:
         threads = default_threads(raw=self._source.raw_shape is not None) if num_threads is None else num_threads
         checks.whole("num_threads", threads)
         device_id = None if self.device.type == "cpu" else self.device.index
-        self._options = GraphOptions(batch_size * recipe.views, threads, device_id, prefetch)
+        images = batch_size * recipe.views
+        decoder = decoder_for(self._source, self.device, images, hw_decoder_load=hw_decoder_load, roi_decode=roi_decode)
+        self._options = GraphOptions(images, threads, device_id, prefetch, decoder)
         self._preparer = Preparer(self._source, recipe, batch_size, image_size, seed=seed, num_threads=threads)
         self._runner: GraphRunner | None = None
         self._epoch = 0

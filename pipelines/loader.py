@@ -4,24 +4,26 @@ from __future__ import annotations
 
 import os
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from functools import cached_property
 from typing import Any
 
 import torch
 
-from . import checks
+from . import checks, fingerprint, state
 from .batches import BatchBuilder, finished_by_graph
 from .crops import CenterCrop
 from .decoder import HW_DECODER_LOAD, decoder_for
 from .graph import GraphOptions, build_graph
 from .output import Output
-from .partition import partition
+from .partition import Step, partition
 from .preparing import Prepared, Preparer
 from .process import default_threads, pick_device, place_among_ranks
 from .reading import Failure, ReadAhead
 from .recipe import Recipe
 from .runner import GraphRunner
 from .sources import Source, open_source
+from .state import Place
 
 TARGETS = ("confidence", "soft")
 
@@ -30,11 +32,12 @@ class Loader:
     """Iterates over a data set in softly augmented batches.
 
     One `iter` is one epoch. Order and draws depend on `seed` and the epoch's number alone, not on the number of ranks
-    or threads. Two things go by the batch: a schedule that moves within an epoch moves once per step, and on a GPU the
-    pixels of noise are drawn for a batch together.
+    or threads. Two things go by the batch: a schedule that moves within an epoch moves once per step of all ranks, and
+    on a GPU the pixels of noise are drawn for a batch together.
 
     Each `iter` plays the epoch after the last one, or the one that `set_epoch` names, from its beginning, also after a
-    `break`. Iterating yields named tuples `Batch` with these fields, on the loader's device:
+    `break`; after `load_state_dict`, the rest of the epoch that was left. Iterating yields named tuples `Batch` with
+    these fields, on the loader's device:
 
     - `images`: (N, 3, S, S), normalised, of type `dtype`;
     - `labels`: int64 (N,), and `confidence`: float32 (N,) in [1/K, 1], the probability that the target should put on
@@ -112,7 +115,8 @@ class Loader:
         self.rank, self.world_size = place_among_ranks(rank, world_size)
         self._shuffle = recipe.training if shuffle is None else shuffle
         last_batch = ("drop" if recipe.training else "keep") if last_batch is None else last_batch
-        self._steps = partition(len(self._source), batch_size, self.rank, self.world_size, last_batch)
+        self._last_batch, self._targets = last_batch, targets
+        self._length = len(self._steps_from(0))
         output = Output(dtype, channels_last)
         self._batches = BatchBuilder(
             self._source, recipe, image_size, self.device, output, soft=targets == "soft", index=index, details=details
@@ -126,7 +130,7 @@ class Loader:
         self._options = GraphOptions(images, threads, device_id, prefetch, decoder)
         self._preparer = Preparer(self._source, recipe, batch_size, image_size, seed=seed, num_threads=threads)
         self._runner: GraphRunner | None = None
-        self._epoch = 0
+        self._place = self._next = Place(0, 0)  # of the last batch handed over, and where the next `iter` begins
         self._playing: Iterator[Any] | None = None
 
     @property
@@ -146,12 +150,39 @@ class Loader:
 
     def __len__(self) -> int:
         """Batches of an epoch on this rank, the same on every rank."""
-        return len(self._steps)
+        return self._length
 
     def set_epoch(self, epoch: int) -> None:
-        """Let the next `iter` play epoch `epoch`, counted from 0."""
+        """Let the next `iter` play epoch `epoch`, counted from 0.
+
+        The epoch that `load_state_dict` went to the middle of is still played from there.
+        """
         checks.not_negative("epoch", epoch)
-        self._epoch = epoch
+        if epoch != self._next.epoch:
+            self._next = Place(epoch, 0)
+        self._place = self._next
+
+    def state_dict(self) -> dict[str, Any]:
+        """Where the stream of batches stands, after the last batch that was handed over: small, and plain values.
+
+        It is the same on every rank, so one rank can save it for all.
+        """
+        return {**self._settings, **self._place._asdict()}
+
+    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
+        """Go to the place that a state tells: the next `iter` yields what would have come next.
+
+        The rest of an epoch is shorter than `len`. After an epoch's last batch, the next epoch comes, whole. The number
+        of ranks may have changed: the samples that are left are then spread over the new ones, each once.
+
+        Raises:
+            ValueError: if the state is of other data, another recipe, seed, image size, batch size or other targets, or
+                an epoch's rest is too small for the number of ranks.
+        """
+        place = state.place_in(state_dict, self._settings, self.recipe)
+        rest = self._steps_from(place.position)
+        self._stop()
+        self._place = self._next = place if rest else Place(place.epoch + 1, 0)
 
     def source(self, index: int) -> str:
         """Where sample `index` lies: its file, or its shard, offset and original name."""
@@ -159,8 +190,8 @@ class Loader:
 
     def __iter__(self) -> Iterator[Any]:
         self._stop()
-        self._playing = self._play(self._epoch)
-        self._epoch += 1
+        self._place, self._next = self._next, Place(self._next.epoch + 1, 0)
+        self._playing = self._play(self._place)
         return self._playing
 
     def close(self) -> None:
@@ -180,25 +211,51 @@ class Loader:
         if playing is not None:
             playing.close()  # type: ignore[attr-defined]
 
-    def _play(self, epoch: int) -> Iterator[Any]:
-        depth = self._options.prefetch
-        steps = enumerate(self._steps)
+    @cached_property
+    def _settings(self) -> dict[str, Any]:
+        """What a state must be of to fit this loader."""
+        return state.settings(
+            self.recipe,
+            data=fingerprint.name(self._source),
+            seed=self.seed,
+            image_size=self.image_size,
+            shuffle=self._shuffle,
+            last_batch=self._last_batch,
+            targets=self._targets,
+            batch_size=self.batch_size,
+            world_size=self.world_size,
+        )
+
+    def _steps_from(self, position: int) -> list[Step]:
+        count = len(self._source)
+        return partition(count, self.batch_size, self.rank, self.world_size, self._last_batch, position=position)
+
+    def _play(self, place: Place) -> Iterator[Any]:
+        depth, steps = self._options.prefetch, self._steps_from(place.position)
         # The thread gets the preparer alone: a loader that is dropped in the middle of an epoch can then be collected,
         # which closes this generator, which ends the thread.
-        ahead = ReadAhead(self._preparer.of_epoch(epoch, len(self._steps), shuffle=self._shuffle), steps, depth=depth)
+        ahead = ReadAhead(self._preparer.of_epoch(place.epoch, shuffle=self._shuffle), steps, depth=depth)
         in_flight: deque[Prepared] = deque()
+
+        def hand_over() -> Any:
+            prepared = in_flight.popleft()
+            batch = self._collect(prepared)
+            over = prepared.step.end >= steps[-1].end
+            self._place = Place(place.epoch + 1, 0) if over else Place(place.epoch, prepared.step.end)
+            return batch
+
         try:
             for prepared in ahead:
                 if isinstance(prepared, Failure):
                     while in_flight:  # the batches before the one that failed are good
-                        yield self._collect(in_flight)
+                        yield hand_over()
                     raise prepared.error
                 in_flight.append(prepared)
                 self._submit(prepared)
                 if len(in_flight) >= depth:
-                    yield self._collect(in_flight)
+                    yield hand_over()
             while in_flight:
-                yield self._collect(in_flight)
+                yield hand_over()
         finally:
             ahead.close()
             if self._runner is not None and not self._runner.drain():
@@ -218,10 +275,9 @@ class Loader:
             self._runner = GraphRunner(graph, self.device, self._options.prefetch)
         self._runner.submit(prepared.images, prepared.plan.inputs)
 
-    def _collect(self, in_flight: deque[Prepared]) -> Any:
-        """Wait for the oldest batch in flight and hand it over."""
+    def _collect(self, prepared: Prepared) -> Any:
+        """Wait for the oldest batch in flight and finish it."""
         assert self._runner is not None
-        prepared = in_flight.popleft()
         try:
             images = self._runner.collect()
         except RuntimeError as error:

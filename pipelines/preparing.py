@@ -21,11 +21,13 @@ class Prepared:
     """A batch of N samples that is ready for the graph.
 
     Attributes:
+        step: The positions that it plays.
         index: The samples, int64 (N,).
         images: Their encoded bytes, or their raw pixels, once for each view.
         plan: The numbers.
     """
 
+    step: Step
     index: np.ndarray
     images: list[np.ndarray] | np.ndarray
     plan: Plan
@@ -50,20 +52,16 @@ class Preparer:
         self._reader = SampleReader(source)
         self._shapes = ImageShapes(source, batch_size, num_threads)
 
-    def of_epoch(self, epoch: int, steps: int, *, shuffle: bool) -> Callable[[tuple[int, Step]], Prepared]:
+    def of_epoch(self, epoch: int, *, shuffle: bool) -> Callable[[Step], Prepared]:
         """A function that prepares the steps of an epoch.
 
         Args:
             epoch: Number of the epoch.
-            steps: Steps of the epoch on this rank, for schedules that move within an epoch.
             shuffle: Whether the epoch has an order of its own.
-
-        Returns:
-            A function of (number of the step, step).
         """
         count = len(self._source)
         order = permutation(self._seed, epoch, count) if shuffle else np.arange(count)
-        return lambda numbered: self._prepare(epoch, epoch + numbered[0] / steps, order, numbered[1])
+        return lambda step: self._prepare(epoch, order, step)
 
     def explain(self, prepared: Prepared, error: RuntimeError) -> Exception:
         """The exception to raise for a batch that the graph failed on."""
@@ -77,7 +75,9 @@ class Preparer:
         """Close the files."""
         self._reader.close()
 
-    def _prepare(self, epoch: int, time: float, order: np.ndarray, step: Step) -> Prepared:
+    def _prepare(self, epoch: int, order: np.ndarray, step: Step) -> Prepared:
+        # of the step of all ranks, so that schedules go by what was played and not by who played it
+        time = epoch + step.begin / len(order)
         positions = np.arange(step.start, step.start + step.count) % len(order)
         index = order[positions]
         images = self._reader.read(index)
@@ -90,7 +90,7 @@ class Preparer:
         if views > 1:  # the same bytes again for each view
             shape = np.tile(shape[0], views), np.tile(shape[1], views)
             images = images * views if isinstance(images, list) else np.concatenate([images] * views)
-        return Prepared(index, images, plan(self._recipe, draws, shape, size=self._size, epoch=time, raw=raw))
+        return Prepared(step, index, images, plan(self._recipe, draws, shape, size=self._size, epoch=time, raw=raw))
 
     def _check_fixed_size(self, index: np.ndarray, shape: tuple[np.ndarray, np.ndarray]) -> None:
         wrong = np.flatnonzero((shape[0] != self._size) | (shape[1] != self._size))

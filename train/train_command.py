@@ -116,9 +116,9 @@ class _Job:
 
 
 def _prepare(args: argparse.Namespace, process: Process, stack: ExitStack) -> _Job:
+    from ..pipelines.described import described
     from . import models
     from .distributed import seed_epoch
-    from .settings import described
 
     recipe, image_size = data_options.recipe(args), data_options.image_size(args)
     batch_size = args.batch_size * process.world_size
@@ -147,9 +147,9 @@ def _prepare(args: argparse.Namespace, process: Process, stack: ExitStack) -> _J
 
 def _data_settings(args: argparse.Namespace, job: _Job, checkpoint: Checkpoint | None) -> dict[str, Any]:
     """What the data is, for the settings; raises if the run to resume had other data or other settings."""
+    from ..pipelines.described import is_described
+    from ..pipelines.fingerprint import fingerprint
     from .checkpoint import require_same
-    from .fingerprint import fingerprint
-    from .settings import is_described
 
     data = {"data": fingerprint(args.data), "val": None if args.val is None else fingerprint(args.val)}
     if checkpoint is not None:

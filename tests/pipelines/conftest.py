@@ -1,11 +1,47 @@
 """Small data sets that the tests of this folder make for themselves."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import fields
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
+from softfeed.pipelines import (
+    AdditiveNoise,
+    Flip,
+    Linear,
+    Loader,
+    Mollify,
+    Normalize,
+    Occlude,
+    RandAugment,
+    Recipe,
+    SoftCrop,
+    SoftShift,
+)
+from softfeed.pipelines.shards.convert import ShardOptions, convert
+from softfeed.pipelines.shards.formats import CONTAINERS
+
+# Every slot of a recipe in use, with a schedule that moves within an epoch; tests that must hold for all operations
+# take their recipe from here.
+EVERY_SLOT = {
+    "flip": Flip(),
+    "policy": RandAugment(),
+    "normalize": Normalize(),
+    "occlude": Occlude(share=(0.0, 0.5)),
+    "noise": AdditiveNoise(),
+    "mollify": Mollify(),
+    "views": 2,
+}
+
+# The ways in which one data set can lie on a disk: an image folder, and what each set of options converts it to.
+KINDS = {
+    "folder": None,
+    "encoded": ShardOptions(shard_samples=10),
+    "raw": ShardOptions(shard_samples=10, raw=True),
+    **{name: ShardOptions(shard_samples=10, format=name) for name in CONTAINERS if name != "webdataset"},
+}
 
 
 @pytest.fixture(params=["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
@@ -51,3 +87,43 @@ def photo_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         for i, (height, width) in enumerate([(427, 640), (427, 300), (233, 640), (224, 224), (300, 400)]):
             images[f"{name}/{i}.jpg"] = photo[:height, :width]
     return write_folder(tmp_path_factory.mktemp("photos"), images)
+
+
+@pytest.fixture(scope="session")
+def noise_sets(noise_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """The images of `noise_folder` in every one of `KINDS`."""
+    root = tmp_path_factory.mktemp("sets")
+    for kind, options in KINDS.items():
+        if options is not None:
+            convert(noise_folder, root / kind, options)
+    return {kind: noise_folder if options is None else root / kind for kind, options in KINDS.items()}
+
+
+@pytest.fixture(params=list(KINDS))
+def noise_set(request: pytest.FixtureRequest, noise_sets: dict[str, Path]) -> Path:
+    """One of `noise_sets` after the other."""
+    return noise_sets[request.param]
+
+
+@pytest.fixture(params=["resized", "shifted"])
+def every_operation(request: pytest.FixtureRequest) -> Recipe:
+    """A recipe with every slot in use, for images of 32 x 32 pixels."""
+    assert {"crop", *EVERY_SLOT} == {field.name for field in fields(Recipe)}, "a slot that EVERY_SLOT does not have"
+    sigma = Linear(0.3, 0.1, 0, 3)
+    return Recipe(crop=SoftCrop(sigma=sigma) if request.param == "resized" else SoftShift(sigma=sigma), **EVERY_SLOT)
+
+
+@pytest.fixture
+def make_loader() -> Iterator[Callable[..., Loader]]:
+    """Makes loaders of the CPU, of 32 pixels, which tell indices; closes them after the test."""
+    made = []
+
+    def make(data: Path, recipe: Recipe, batch_size: int = 8, **options: object) -> Loader:
+        made.append(
+            Loader(data, recipe, batch_size, 32, **{"device": "cpu", "index": True, "num_threads": 1, **options})
+        )
+        return made[-1]
+
+    yield make
+    for loader in made:
+        loader.close()

@@ -5,18 +5,8 @@ import pytest
 import torch
 from softfeed import softops
 from softfeed.pipelines import Loader, Recipe, SoftCrop, SoftShift, StepDecay, presets
-from softfeed.pipelines.shards.convert import ShardOptions, convert
 
 RECIPE = Recipe(crop=SoftShift())
-
-
-@pytest.fixture(scope="session")
-def noise_sets(noise_folder, tmp_path_factory):
-    """The same 37 images as a folder, as a shard set, and as a shard set of raw pixels."""
-    root = tmp_path_factory.mktemp("sets")
-    convert(noise_folder, root / "encoded", ShardOptions(shard_samples=10))
-    convert(noise_folder, root / "raw", ShardOptions(shard_samples=10, raw=True))
-    return {"folder": noise_folder, "encoded": root / "encoded", "raw": root / "raw"}
 
 
 def load(data, recipe=RECIPE, batch_size=8, **options):

@@ -16,7 +16,7 @@ def all_ranks(num_samples, batch_size, world_size, last_batch):
 
 
 def positions(ranks):
-    return [p for steps in ranks for start, count in steps for p in range(start, start + count)]
+    return [p for steps in ranks for start, count, *_ in steps for p in range(start, start + count)]
 
 
 @given(**SIZES, last_batch=st.sampled_from(["drop", "fill", "keep"]))
@@ -57,10 +57,41 @@ def test_keep_plays_every_sample_exactly_once(num_samples, batch_size, world_siz
         assert sorted(positions(ranks)) == list(range(num_samples))
 
 
+@given(**SIZES, last_batch=st.sampled_from(["drop", "fill", "keep"]))
+def test_from_the_end_of_any_step_come_the_steps_after_it(num_samples, batch_size, world_size, last_batch):
+    ranks = all_ranks(num_samples, batch_size, world_size, last_batch)
+    for rank, steps in enumerate(ranks or []):
+        assert [step.begin for step in steps] == [0, *(step.end for step in steps[:-1])]
+        for number, step in enumerate(steps[:-1], 1):
+            rest = partition(num_samples, batch_size, rank, world_size, last_batch, position=step.end)
+            assert rest == steps[number:]
+
+
+@given(**SIZES, last_batch=st.sampled_from(["drop", "fill", "keep"]), others=st.integers(1, 9), data=st.data())
+def test_the_rest_of_an_epoch_fits_any_number_of_ranks(num_samples, batch_size, world_size, last_batch, others, data):
+    ranks = all_ranks(num_samples, batch_size, world_size, last_batch)
+    if ranks is None or len(ranks[0]) < 2:
+        return
+    position = data.draw(st.sampled_from([step.end for step in ranks[0][:-1]]))
+    try:
+        rests = [
+            partition(num_samples, batch_size, rank, others, last_batch, position=position) for rank in range(others)
+        ]
+    except ValueError:
+        assert last_batch == "keep"
+        assert num_samples - position < others or batch_size == 1
+        return
+    assert len({len(steps) for steps in rests}) == 1
+    assert all(1 <= step.count <= batch_size for steps in rests for step in steps)
+    left = num_samples - position
+    end = {"drop": left - left % (batch_size * others), "fill": -(-left // (batch_size * others)) * batch_size * others}
+    assert sorted(positions(rests)) == list(range(position, position + end.get(last_batch, left)))
+
+
 def test_a_step_of_all_ranks_is_consecutive_so_ranks_do_not_change_what_a_global_batch_holds():
     alone = partition(100, 12, 0, 1, "drop")
     three = [partition(100, 4, rank, 3, "drop") for rank in range(3)]
-    for step, (start, count) in enumerate(alone):
+    for step, (start, count, *_) in enumerate(alone):
         together = [p for steps in three for p in range(steps[step].start, steps[step].start + steps[step].count)]
         assert sorted(together) == list(range(start, start + count))
 
@@ -78,3 +109,9 @@ def test_a_step_of_all_ranks_is_consecutive_so_ranks_do_not_change_what_a_global
 def test_bad_arguments(arguments, message):
     with pytest.raises(ValueError, match=message):
         partition(*arguments)
+
+
+@pytest.mark.parametrize("position", [-1, 11])
+def test_bad_position(position):
+    with pytest.raises(ValueError, match=rf"position must be in \[0, 10\], got {position}"):
+        partition(10, 2, 0, 1, "drop", position=position)

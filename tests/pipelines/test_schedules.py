@@ -115,7 +115,7 @@ def test_schedules_move_with_every_step(noise_folder):
             loader.set_epoch(1)
             again = next(iter(loader)).details["covered"]
         np.testing.assert_array_equal(again, covered[1][0])
-        times = np.arange(3)[:, None] + np.arange(steps) / steps
+        times = np.arange(3)[:, None] + np.arange(steps) * batch_size / 37
         side = np.rint(np.sqrt(np.interp(times, [0.5, 2], [0, 0.8])) * 32)
         np.testing.assert_array_equal(np.stack(covered), (side**2)[:, :, None] + np.zeros(batch_size))
 

@@ -13,11 +13,11 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from softfeed.pipelines.fingerprint import fingerprint
 from softfeed.pipelines.shards.convert import convert
 from softfeed.pipelines.shards.layout import ShardOptions
 from softfeed.train import checkpoint
 from softfeed.train.cli import main
-from softfeed.train.fingerprint import fingerprint
 
 COMMAND = [sys.executable, "-m", "softfeed.train.cli"]
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", COMMAND[2]]

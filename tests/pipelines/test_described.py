@@ -4,7 +4,7 @@ from dataclasses import dataclass, field, make_dataclass
 
 import pytest
 from softfeed.pipelines import Flip, presets
-from softfeed.train.settings import described, is_described
+from softfeed.pipelines.described import described, is_described
 
 
 @dataclass(frozen=True)

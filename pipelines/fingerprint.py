@@ -6,8 +6,9 @@ import json
 import os
 import zlib
 
-from ..pipelines.shards import shard_set
-from ..pipelines.shards.folder import scan_image_folder
+from .shards import shard_set
+from .shards.folder import scan_image_folder
+from .sources import Source
 
 
 def fingerprint(data: str | os.PathLike[str]) -> str:
@@ -26,9 +27,7 @@ def fingerprint(data: str | os.PathLike[str]) -> str:
         OSError, ValueError: if it is neither, or cannot be read.
     """
     if shard_set.is_shard_set(data):
-        manifest = shard_set.load(data).manifest
-        checksums = [manifest.samples.crc32, *(shard.crc32 for shard in manifest.shards)]
-        return _words("shard set", manifest.num_samples, zlib.crc32(json.dumps(checksums).encode()))
+        return _of_shard_set(shard_set.load(data))
     paths, _, _ = scan_image_folder(data)
     start = len(os.path.join(os.fspath(data), ""))  # noqa: PTH118 - a million times, strings are faster
     checksum = 0
@@ -36,6 +35,26 @@ def fingerprint(data: str | os.PathLike[str]) -> str:
         line = f"{path[start:]}\0{os.stat(path).st_size}\n"  # noqa: PTH116
         checksum = zlib.crc32(os.fsencode(line), checksum)
     return _words("image folder", len(paths), checksum)
+
+
+def name(source: Source) -> str:
+    """Words like those of `fingerprint` for a data set that is open, without touching its files.
+
+    An image folder is known by the paths of its images alone.
+    """
+    if source.shard_set is not None:
+        return _of_shard_set(source.shard_set)
+    start = len(os.path.join(source.root, ""))  # noqa: PTH118 - as above
+    checksum = 0
+    for path in source.files:
+        checksum = zlib.crc32(os.fsencode(path[start:] + "\0"), checksum)
+    return _words("image folder", len(source), checksum)
+
+
+def _of_shard_set(opened: shard_set.ShardSet) -> str:
+    manifest = opened.manifest
+    checksums = [manifest.samples.crc32, *(shard.crc32 for shard in manifest.shards)]
+    return _words("shard set", manifest.num_samples, zlib.crc32(json.dumps(checksums).encode()))
 
 
 def _words(kind: str, images: int, checksum: int) -> str:

@@ -23,13 +23,15 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     parser = subparsers.add_parser(
         "convert",
         help="turn images into a shard set that reads fast",
-        description="Convert an image folder (SOURCE/class/image) or Parquet files of encoded images to a shard set: "
-        "shuffled WebDataset, TFRecord or RecordIO files with DALI indexes. Every image is decoded once to find the "
-        "bad ones.",
+        description="Convert labelled images to a shard set: shuffled WebDataset, TFRecord or RecordIO files with DALI "
+        "indexes. Every image is decoded once to find the bad ones. SOURCE is an image folder (SOURCE/class/image) or "
+        "a tar of one, ILSVRC2012 as published (train: the tar of tars; val: the flat tar), Parquet files of encoded "
+        "images, CIFAR as published (python or binary version, unpacked or tar.gz), .npz or .npy arrays, or MNIST's "
+        "IDX files.",
         epilog=_EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("source", metavar="SOURCE", help="image folder, Parquet file, or folder of Parquet files")
+    parser.add_argument("source", metavar="SOURCE", help="file or folder of labelled images")
     parser.add_argument("dest", metavar="DEST", help="folder of the shard set: new, empty, or an unfinished conversion")
     _add_source_arguments(parser.add_argument_group("reading SOURCE"))
     _add_set_arguments(parser.add_argument_group("the shard set"))
@@ -47,12 +49,23 @@ def _add_source_arguments(group: "argparse._ArgumentGroup") -> None:
         "--source-format",
         choices=SOURCE_FORMATS,
         default="auto",
-        help="default: auto, which is parquet if SOURCE is or holds a *.parquet file",
+        help="default: auto, by what lies in SOURCE",
     )
-    group.add_argument("--split", metavar="NAME", help="Parquet: split to take, such as train (default: the only one)")
-    group.add_argument("--image-column", metavar="NAME", help="Parquet: column of images (default: image or img)")
+    group.add_argument("--split", metavar="NAME", help="which split to take, such as train (default: the only one)")
     group.add_argument(
-        "--label-column", metavar="NAME", help="Parquet: column of labels (default: label, or else fine_label)"
+        "--image-column", metavar="NAME", help="Parquet column or array of images (default: image, img, x_train, ...)"
+    )
+    group.add_argument(
+        "--label-column",
+        metavar="NAME",
+        help="Parquet column, CIFAR-100 label or array of labels (default: label, fine_label, y_train, ...)",
+    )
+    group.add_argument(
+        "--labels",
+        metavar="FILE",
+        help="labels that are not with the images: for ILSVRC2012's validation tar the development kit, Kaggle's "
+        "LOC_val_solution.csv or lines of image and label; for arrays an .npy file; for IDX the file of labels "
+        "(default: beside SOURCE under their usual name)",
     )
 
 
@@ -121,7 +134,7 @@ def run(args: argparse.Namespace) -> int:
         check=not args.no_check,
         format=args.format,
     )
-    reading = SourceOptions(args.source_format, args.split, args.image_column, args.label_column)
+    reading = SourceOptions(args.source_format, args.split, args.image_column, args.label_column, args.labels)
     progress = ConversionProgress()
     try:
         outcome = convert(

@@ -221,11 +221,13 @@ class FileReader:
 
     Args:
         path: file to read.
+        within: the part of it that is read as if it were the file; None for all.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, within: Place | None = None) -> None:
         self._file: BinaryIO = path.open("rb")
-        self.size = os.fstat(self._file.fileno()).st_size
+        size = os.fstat(self._file.fileno()).st_size
+        self._start, self.size = within or (0, size)
 
     def __enter__(self) -> "FileReader":
         return self
@@ -235,7 +237,7 @@ class FileReader:
 
     def __call__(self, offset: int, size: int) -> bytes:
         """Up to `size` bytes from `offset` on; fewer where the file ends."""
-        self._file.seek(offset)
+        self._file.seek(self._start + offset)
         return self._file.read(min(size, max(self.size - offset, 0)))
 
 

@@ -68,8 +68,8 @@ def plan(source: Source, options: ShardOptions) -> dict[str, Any]:
     stamps = source.stamps()
     for stamp in stamps:
         listing.update(f"{stamp}\n".encode("utf-8", "surrogateescape"))
-    # A split of a Parquet folder is known by its files; in an image folder files come and go.
-    files = [stamp.name for stamp in stamps] if source.format == "parquet" else []
+    # A split is known by its files and columns; in an image folder files come and go.
+    files = [stamp.name for stamp in stamps] if source.format != "folder" else []
     return {
         "origin": [str(source.root.resolve()), *files],
         "softfeed": version("softfeed"),

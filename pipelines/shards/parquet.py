@@ -27,7 +27,7 @@ def parquet_files(path: Path) -> list[Path]:
         with path.open("rb") as file:
             if file.read(4) == b"PAR1":
                 return [path]
-        raise ValueError(f"source must be a folder or a Parquet file, got {path}, which starts with other bytes")
+        return []
     return sorted(file for file in path.rglob("*.parquet") if file.is_file() and not file.name.startswith("."))
 
 

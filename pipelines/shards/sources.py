@@ -9,11 +9,27 @@ from typing import NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from .archive import is_imagenet, is_tar, open_imagenet, open_tar
+from .cifar import is_cifar, open_cifar
 from .folder import scan_image_folder
+from .idx import idx_image_files, open_idx
+from .npy import is_npy, is_npz, open_npy
 from .parquet import ParquetSource, parquet_files
 from .spool import Extents, FileStamp, stamp_of
 
-SOURCE_FORMATS = ("auto", "folder", "parquet")
+SOURCE_FORMATS = ("auto", "folder", "parquet", "imagenet", "tar", "cifar", "idx", "npz", "npy")
+ARRAY_FORMATS = ("cifar", "idx", "npz", "npy")  # pixels, not image files
+# Which of `SourceOptions` say something about a source of a format.
+_SETTINGS = {
+    "folder": (),
+    "parquet": ("split", "image_column", "label_column"),
+    "imagenet": ("split", "labels"),
+    "tar": (),
+    "cifar": ("split", "label_column"),
+    "idx": ("split", "labels"),
+    "npz": ("split", "image_column", "label_column", "labels"),
+    "npy": ("split", "image_column", "label_column", "labels"),
+}
 
 
 class Source(Protocol):
@@ -75,25 +91,34 @@ class FolderSource:
 
 
 class SourceOptions(NamedTuple):
-    """How to read a source: its format (one of `SOURCE_FORMATS`), and for Parquet the split and columns to take."""
+    """How to read a source.
+
+    Attributes:
+        source_format: one of `SOURCE_FORMATS`.
+        split: which of several splits to take, such as "train".
+        image_column: Parquet column or array of images.
+        label_column: Parquet column, CIFAR-100 label, or array of labels.
+        labels: file of labels that do not lie with the images.
+    """
 
     source_format: str = "auto"
     split: str | None = None
     image_column: str | None = None
     label_column: str | None = None
+    labels: str | os.PathLike[str] | None = None
 
 
 def open_source(root: str | os.PathLike[str], options: SourceOptions | None = None) -> Source:
-    """Open an image folder, a Parquet file, or a folder of Parquet files.
+    """Open labelled images in one of `SOURCE_FORMATS`.
 
     Args:
         root: path of the file or folder.
-        options: how to read it, None for the defaults. "auto" takes a folder for Parquet if `*.parquet` files lie
-            in it.
+        options: how to read it, None for the defaults. "auto" takes the format by what lies there; a folder in which
+            nothing else is found is an image folder.
 
     Raises:
         FileNotFoundError: if it does not exist or holds nothing to convert.
-        ValueError: if the options do not fit the source.
+        ValueError: if the options do not fit the source, or it is damaged.
     """
     options = options or SourceOptions()
     if options.source_format not in SOURCE_FORMATS:
@@ -101,17 +126,50 @@ def open_source(root: str | os.PathLike[str], options: SourceOptions | None = No
     path = Path(root).absolute()
     if not path.exists():
         raise FileNotFoundError(f"source must exist, got {path}; check the path")
-    files = [] if options.source_format == "folder" else parquet_files(path)
-    if options.source_format == "parquet" and not files:
-        raise FileNotFoundError(f"source must hold *.parquet files, got none in {path}")
-    if files:
-        return ParquetSource(
-            path, files, split=options.split, image_column=options.image_column, label_column=options.label_column
-        )
-    for setting in ("split", "image_column", "label_column"):
-        if getattr(options, setting) is not None:
-            raise ValueError(
-                f"{setting} must be left out for an image folder, got {getattr(options, setting)!r}; "
-                f"{path} holds no *.parquet file"
-            )
+    found = options.source_format if options.source_format != "auto" else _format_of(path)
+    for setting in SourceOptions._fields[1:]:
+        value = getattr(options, setting)
+        if value is not None and setting not in _SETTINGS[found]:
+            kind = "an image folder" if found == "folder" else f"a source of format {found}"
+            raise ValueError(f"{setting} must be left out for {kind}, got {value!r}; {path} is read as {found}")
+    return _open(path, found, options)
+
+
+def _format_of(path: Path) -> str:
+    """The format of what lies at a path, by its first bytes and well-known file names."""
+    checks: dict[str, Callable[[Path], object]] = {
+        "cifar": is_cifar,
+        "imagenet": is_imagenet,
+        "idx": idx_image_files,
+        "npz": is_npz,
+        "npy": is_npy,
+        "tar": is_tar,
+        "parquet": parquet_files,
+    }
+    found = next((name for name, holds in checks.items() if holds(path)), None)
+    if found is None and path.is_file():
+        raise ValueError(f"source must be a folder or a file of a known format, got {path}, which is none")
+    return found or "folder"
+
+
+def _open(path: Path, source_format: str, options: SourceOptions) -> Source:
+    if source_format in ("tar", "npz") and not path.is_file():
+        raise ValueError(f"source of format {source_format} must be a file, got the folder {path}")
+    split, label = options.split, options.label_column
+    labels = None if options.labels is None else Path(options.labels).absolute()
+    if source_format == "parquet":
+        files = parquet_files(path)
+        if not files:
+            raise FileNotFoundError(f"source must hold *.parquet files, got none in {path}")
+        return ParquetSource(path, files, split=split, image_column=options.image_column, label_column=label)
+    if source_format == "imagenet":
+        return open_imagenet(path, split=split, labels=labels)
+    if source_format == "tar":
+        return open_tar(path)
+    if source_format == "cifar":
+        return open_cifar(path, split=split, label=label)
+    if source_format == "idx":
+        return open_idx(path, split=split, labels=labels)
+    if source_format in ("npz", "npy"):
+        return open_npy(path, split=split, image_key=options.image_column, label_key=label, labels=labels)
     return FolderSource(path)

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from .container import FileReader, Problem
+from .container import FileReader, Place, Problem
 
 BLOCK = 512  # bytes of a header, and what members are padded to
 RECORD = 20 * BLOCK  # tar files end at a multiple of this, as GNU tar and tarfile write them
@@ -65,14 +65,23 @@ def tar_header(name: str, size: int) -> bytes:
     return bytes(header)
 
 
-def tar_members(path: Path) -> Iterator[TarMember | Problem]:
+def tar_members(path: Path, within: TarMember | None = None) -> Iterator[TarMember | Problem]:
     """Regular files of an uncompressed tar in their order, names of any length included, and what is wrong with it.
 
     Directories are passed over. Links, devices and names that lead out of a folder are problems; so is a file that ends
     in the middle or goes on behind its end. Believes no length before it fits the file, and reads no content.
+
+    Args:
+        path: the archive.
+        within: a tar inside the archive to scan instead; offsets are always those in `path`.
     """
-    with FileReader(path) as read:
-        yield from _Scan(read).members()
+    place = Place(within.offset, within.size) if within else Place(0, path.stat().st_size)
+    with FileReader(path, place) as read:
+        for found in _Scan(read).members():
+            if isinstance(found, Problem):
+                yield found._replace(offset=place.offset + found.offset)
+            else:
+                yield found._replace(header=place.offset + found.header, offset=place.offset + found.offset)
 
 
 class _Scan:

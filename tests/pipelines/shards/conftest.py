@@ -9,6 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from PIL import Image
+from softfeed.pipelines.shards.shard_set import load
 
 
 def _encoded(seed, *, size=(24, 16), kind="PNG", **settings):
@@ -72,5 +73,21 @@ def content():
 
     def read(folder):
         return {str(path.relative_to(folder)): path.read_bytes() for path in Path(folder).rglob("*") if path.is_file()}
+
+    return read
+
+
+@pytest.fixture(scope="session")
+def stored():
+    """Sorted (name, label, bytes) of every sample of a shard set, read at the offsets of its table."""
+
+    def read(folder):
+        shards = load(folder)
+        rows = []
+        for row, sample in enumerate(shards.samples):
+            with shards.shard_paths[sample["shard"]].open("rb") as file:
+                file.seek(sample["offset"])
+                rows.append((shards.sample_name(row), int(sample["label"]), file.read(sample["size"])))
+        return sorted(rows)
 
     return read

@@ -163,15 +163,15 @@ def test_refuses_what_is_no_source(parquet_file, encoded, tmp_path):
         open_source(cut)
     text = tmp_path / "list.csv"
     text.write_text("a,b")
-    with pytest.raises(ValueError, match=r"must be a folder or a Parquet file, got .*list.csv"):
+    with pytest.raises(ValueError, match=r"must be a folder or a file of a known format, got .*list.csv"):
         open_source(text)
     with pytest.raises(FileNotFoundError, match=r"source must exist, got .*nowhere"):
         open_source(tmp_path / "nowhere")
     (tmp_path / "empty").mkdir()
     with pytest.raises(FileNotFoundError, match=r"must hold \*.parquet files, got none"):
         open_source(tmp_path / "empty", SourceOptions("parquet"))
-    with pytest.raises(ValueError, match="source_format must be one of auto, folder, parquet, got 'tar'"):
-        open_source(tmp_path, SourceOptions("tar"))
+    with pytest.raises(ValueError, match=r"source_format must be one of auto, folder, parquet, .*, got 'zip'"):
+        open_source(tmp_path, SourceOptions("zip"))
 
 
 def test_folders_take_no_parquet_options(image_folder):

@@ -1,0 +1,141 @@
+"""Unpickling of plain data only: dicts, lists, strings, numbers and numpy arrays of numbers. Nothing is ever called.
+
+A pickle is a program, and a hostile one runs what it likes. Here its instructions are looked through before any is
+carried out, only those that build plain data are let through, and the names that numpy's arrays are pickled with stand
+for classes of our own that just keep what they are given.
+"""
+
+import io
+import math
+import pickle
+import pickletools
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+# fmt: off
+_INSTRUCTIONS = frozenset({
+    "PROTO", "FRAME", "STOP", "MARK", "POP", "POP_MARK", "DUP",
+    "NONE", "NEWTRUE", "NEWFALSE", "INT", "BININT", "BININT1", "BININT2", "LONG", "LONG1", "FLOAT", "BINFLOAT",
+    "STRING", "BINSTRING", "SHORT_BINSTRING", "BINBYTES", "SHORT_BINBYTES", "BINBYTES8",
+    "UNICODE", "BINUNICODE", "SHORT_BINUNICODE", "BINUNICODE8",
+    "EMPTY_DICT", "EMPTY_LIST", "EMPTY_TUPLE", "TUPLE", "TUPLE1", "TUPLE2", "TUPLE3", "LIST", "DICT",
+    "APPEND", "APPENDS", "SETITEM", "SETITEMS",
+    "GET", "BINGET", "LONG_BINGET", "PUT", "BINPUT", "LONG_BINPUT", "MEMOIZE",
+    "GLOBAL", "STACK_GLOBAL", "REDUCE", "BUILD",
+})
+# fmt: on
+_PUTS = frozenset({"PUT", "BINPUT", "LONG_BINPUT"})
+_MOST_VALUES = 10_000_000  # an instruction that notes a value under a greater number would claim memory for all below
+
+
+class _Dtype:
+    """Stands for numpy.dtype: keeps its code."""
+
+    def __init__(self, code: object, *_: object) -> None:
+        self.code = code.decode("ascii", "replace") if isinstance(code, bytes) else code
+
+    def __setstate__(self, state: object) -> None:
+        self.state = state
+
+
+class _Array:
+    """Stands for numpy.ndarray: keeps its shape, type and bytes."""
+
+    state: object = None
+
+    def __setstate__(self, state: object) -> None:
+        self.state = state
+
+
+class _ArrayState(NamedTuple):
+    version: object
+    shape: object
+    dtype: object
+    is_fortran: object
+    data: object
+
+
+class _Reconstruct:
+    """Stands for numpy's function that makes an empty array."""
+
+    def __call__(self, *_: object) -> _Array:
+        return _Array()
+
+    def __setstate__(self, state: object) -> None:
+        raise ValueError("a state for a function")
+
+
+_RECONSTRUCT = _Reconstruct()
+_NAMES = {
+    ("numpy.core.multiarray", "_reconstruct"): _RECONSTRUCT,
+    ("numpy._core.multiarray", "_reconstruct"): _RECONSTRUCT,
+    ("numpy", "ndarray"): _Array,
+    ("numpy", "dtype"): _Dtype,
+}
+
+
+class _PlainUnpickler(pickle.Unpickler):
+    def find_class(self, module: str, name: str) -> Any:
+        if (module, name) not in _NAMES:
+            raise ValueError(f"pickle must hold plain data and arrays only, got {module}.{name}")
+        return _NAMES[module, name]
+
+
+def load_plain_pickle(data: bytes, origin: str) -> Any:
+    """What a pickle holds, where every numpy array is left as it was pickled; `plain_array` makes one of it.
+
+    Args:
+        data: the pickle; byte strings of Python 2 become bytes.
+        origin: what errors call it.
+
+    Raises:
+        ValueError: if it is damaged, or holds anything but plain data; nothing of it has been carried out then.
+    """
+    try:
+        _look_through(data)
+        return _PlainUnpickler(io.BytesIO(data), encoding="bytes").load()
+    # What a damaged pickle raises is documented to be open-ended; these are what its instructions here can.
+    except (
+        ValueError,
+        TypeError,
+        KeyError,
+        IndexError,
+        AttributeError,
+        EOFError,
+        OverflowError,
+        MemoryError,
+        pickle.UnpicklingError,
+    ) as error:
+        raise ValueError(f"pickle must be whole and hold plain data, got {origin}: {error}") from None
+
+
+def _look_through(data: bytes) -> None:
+    """Raise if the pickle has an instruction that plain data does not need."""
+    for opcode, argument, position in pickletools.genops(data):
+        if opcode.name not in _INSTRUCTIONS:
+            raise ValueError(f"pickle must hold plain data only, got the instruction {opcode.name} at byte {position}")
+        if opcode.name in _PUTS and int(argument or 0) > _MOST_VALUES:
+            raise ValueError(f"pickle must hold at most {_MOST_VALUES} values, got {argument} at byte {position}")
+
+
+def plain_array(value: object, origin: str) -> NDArray[np.uint8]:
+    """A uint8 array that `load_plain_pickle` found.
+
+    Raises:
+        ValueError: if it is none, or its bytes do not fill its shape.
+    """
+    state = value.state if isinstance(value, _Array) else None
+    if not isinstance(state, tuple) or len(state) != len(_ArrayState._fields):
+        raise ValueError(f"pickle must hold an array of pixels, got another value in {origin}")
+    array = _ArrayState(*state)
+    data = array.data.encode("latin1") if isinstance(array.data, str) else array.data
+    code = array.dtype.code if isinstance(array.dtype, _Dtype) else None
+    if code != "u1" or not isinstance(data, bytes) or not isinstance(array.shape, tuple):
+        raise ValueError(f"pickle must hold an array of uint8, got one of {code!r} in {origin}")
+    if array.is_fortran or not all(isinstance(side, int) and side >= 0 for side in array.shape):
+        raise ValueError(f"pickle must hold an array in C order, got another in {origin}")
+    if math.prod(array.shape) != len(data):
+        raise ValueError(f"pickle must hold an array of shape {array.shape}, got {len(data)} bytes in {origin}")
+    return np.frombuffer(data, np.uint8).reshape(array.shape)

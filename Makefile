@@ -4,7 +4,7 @@ PYTHON ?= python3
 CUDA ?= 13
 VENV ?= .venv
 BIN = $(VENV)/bin
-SOURCES = softops pipelines train benchmarks tests
+SOURCES = softops pipelines train benchmarks examples tests
 
 .PHONY: demo test test-gpu test-slow check format bench clean
 

@@ -8,12 +8,15 @@ from collections.abc import Iterator, Mapping
 from functools import cached_property
 from typing import Any
 
+import numpy as np
 import torch
 
 from . import checks, fingerprint, state
 from .batches import BatchBuilder, finished_by_graph
 from .crops import CenterCrop
 from .decoder import HW_DECODER_LOAD, decoder_for
+from .draws import permutation
+from .frameworks import DatasetView, EpochSampler, SequentialEpochSampler
 from .graph import GraphOptions, build_graph
 from .output import Output
 from .partition import Step, partition
@@ -116,6 +119,7 @@ class Loader:
         self._shuffle = recipe.training if shuffle is None else shuffle
         last_batch = ("drop" if recipe.training else "keep") if last_batch is None else last_batch
         self._last_batch, self._targets = last_batch, targets
+        self.drop_last = last_batch == "drop"
         self._length = len(self._steps_from(0))
         output = Output(dtype, channels_last)
         self._batches = BatchBuilder(
@@ -132,6 +136,20 @@ class Loader:
         self._runner: GraphRunner | None = None
         self._place = self._next = Place(0, 0)  # of the last batch handed over, and where the next `iter` begins
         self._playing: Iterator[Any] | None = None
+
+    # frameworks that find a sampler look for this beside it; DataLoader has None where it makes no batches of samples
+    batch_sampler = None
+
+    @property
+    def dataset(self) -> DatasetView:
+        """The data set as frameworks look for it: `len`, `classes`, `class_to_idx`, `targets`."""
+        return DatasetView(self._source)
+
+    @property
+    def sampler(self) -> EpochSampler:
+        """The order as frameworks look for it: `set_epoch`, and the positions that this rank plays next."""
+        kind = EpochSampler if self._shuffle else SequentialEpochSampler
+        return kind(self._order, self.set_epoch)
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -153,7 +171,7 @@ class Loader:
         return self._length
 
     def set_epoch(self, epoch: int) -> None:
-        """Let the next `iter` play epoch `epoch`, counted from 0.
+        """Let the next `iter`, or the last one if it has not given a batch, play epoch `epoch`, counted from 0.
 
         The epoch that `load_state_dict` went to the middle of is still played from there.
         """
@@ -190,8 +208,7 @@ class Loader:
 
     def __iter__(self) -> Iterator[Any]:
         self._stop()
-        self._place, self._next = self._next, Place(self._next.epoch + 1, 0)
-        self._playing = self._play(self._place)
+        self._playing = self._play()
         return self._playing
 
     def close(self) -> None:
@@ -205,6 +222,13 @@ class Loader:
 
     def __exit__(self, *exception: object) -> None:
         self.close()
+
+    def _order(self) -> np.ndarray:
+        """Samples that this rank plays in the next epoch, int64."""
+        count = len(self._source)
+        steps = self._steps_from(self._next.position)
+        places = np.concatenate([np.arange(step.start, step.start + step.count) for step in steps]) % count
+        return permutation(self.seed, self._next.epoch, count)[places] if self._shuffle else places
 
     def _stop(self) -> None:
         playing, self._playing = self._playing, None
@@ -230,7 +254,10 @@ class Loader:
         count = len(self._source)
         return partition(count, self.batch_size, self.rank, self.world_size, self._last_batch, position=position)
 
-    def _play(self, place: Place) -> Iterator[Any]:
+    def _play(self) -> Iterator[Any]:
+        # Only now, at the first batch: frameworks call `iter` to see whether it works, or before `set_epoch`.
+        place = self._place = self._next
+        self._next = Place(place.epoch + 1, 0)
         depth, steps = self._options.prefetch, self._steps_from(place.position)
         # The thread gets the preparer alone: a loader that is dropped in the middle of an epoch can then be collected,
         # which closes this generator, which ends the thread.

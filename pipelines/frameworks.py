@@ -1,0 +1,75 @@
+"""What training frameworks look for on a `torch.utils.data.DataLoader`, for a loader that is none.
+
+Lightning (2.6) calls `loader.sampler.set_epoch(epoch)` before each epoch, and takes a loader whose sampler is a
+`SequentialSampler` for one that does not shuffle, and a loader that has a sampler must have a `batch_sampler`, too, if
+only None. timm's training script calls `loader.sampler.set_epoch` if there are several processes. accelerate (1.15)
+passes a loader that is no `DataLoader` through as it is. Scripts use `len(loader.dataset)`, its class names and labels,
+and `loader.batch_size` in their messages and schedules.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import numpy as np
+from torch.utils.data import Sampler, SequentialSampler
+
+from .sources import Source
+
+
+class DatasetView:
+    """The data set of a loader, with the attributes of `torchvision.datasets.ImageFolder`; it holds no images.
+
+    Args:
+        source: The data set.
+    """
+
+    def __init__(self, source: Source) -> None:
+        self._source = source
+
+    def __len__(self) -> int:
+        """Samples over all ranks."""
+        return len(self._source)
+
+    @property
+    def root(self) -> str:
+        """Folder that the data set was opened from."""
+        return str(self._source.root)
+
+    @property
+    def classes(self) -> list[str]:
+        """Class names; labels are positions in it."""
+        return list(self._source.classes)
+
+    @property
+    def class_to_idx(self) -> dict[str, int]:
+        """Label of each class."""
+        return {name: label for label, name in enumerate(self._source.classes)}
+
+    @property
+    def targets(self) -> list[int]:
+        """Label of each sample, by its position in the data set."""
+        return self._source.labels.tolist()
+
+
+class EpochSampler(Sampler[int]):
+    """What a shuffling loader shows as its sampler.
+
+    Args:
+        order: Positions in the data set that this rank plays in the next epoch, int64, in order.
+        set_epoch: Lets the loader play a given epoch next.
+    """
+
+    def __init__(self, order: Callable[[], np.ndarray], set_epoch: Callable[[int], None]) -> None:
+        self._order, self.set_epoch = order, set_epoch
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self._order().tolist())
+
+    def __len__(self) -> int:
+        """Samples that this rank plays in an epoch."""
+        return len(self._order())
+
+
+class SequentialEpochSampler(EpochSampler, SequentialSampler):
+    """What a loader that does not shuffle shows as its sampler."""

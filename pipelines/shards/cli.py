@@ -26,8 +26,8 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
         description="Convert labelled images to a shard set: shuffled WebDataset, TFRecord or RecordIO files with DALI "
         "indexes. Every image is decoded once to find the bad ones. SOURCE is an image folder (SOURCE/class/image) or "
         "a tar of one, ILSVRC2012 as published (train: the tar of tars; val: the flat tar), Parquet files of encoded "
-        "images, CIFAR as published (python or binary version, unpacked or tar.gz), .npz or .npy arrays, or MNIST's "
-        "IDX files.",
+        "images, CIFAR as published (python or binary version, unpacked or tar.gz), .npz or .npy arrays, MNIST's IDX "
+        "files, or an existing WebDataset, TFRecord or RecordIO set, of softfeed or another program.",
         epilog=_EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -53,12 +53,17 @@ def _add_source_arguments(group: "argparse._ArgumentGroup") -> None:
     )
     group.add_argument("--split", metavar="NAME", help="which split to take, such as train (default: the only one)")
     group.add_argument(
-        "--image-column", metavar="NAME", help="Parquet column or array of images (default: image, img, x_train, ...)"
+        "--image-column",
+        metavar="NAME",
+        help="Parquet column, array, TFRecord feature or WebDataset extension of images (default: image, img, x_train, "
+        "image/encoded, the one that is an image's)",
     )
     group.add_argument(
         "--label-column",
         metavar="NAME",
-        help="Parquet column, CIFAR-100 label or array of labels (default: label, fine_label, y_train, ...)",
+        help="Parquet column, CIFAR-100 label, array, TFRecord feature or WebDataset extension of labels, or the "
+        "position of the class among several labels in RecordIO (default: label, fine_label, y_train, "
+        "image/class/label, cls)",
     )
     group.add_argument(
         "--labels",

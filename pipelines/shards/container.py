@@ -116,6 +116,7 @@ class Content(NamedTuple):
         class_name: None where the format has none.
         name: original name; None where the format has none.
         key: number that softfeed gave the sample; None where the format has none, or another program wrote the set.
+        member: name of the image in a tar; empty for records.
     """
 
     image: Place
@@ -123,6 +124,7 @@ class Content(NamedTuple):
     class_name: str | None = None
     name: str | None = None
     key: int | None = None
+    member: str = ""
 
 
 USUAL = Columns()

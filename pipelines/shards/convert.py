@@ -10,7 +10,7 @@ from typing import Protocol
 from .assembly import assemble
 from .destination import claimed, release, resume
 from .job import BadImage, ShardRecord, write_shard
-from .layout import ShardOptions, plan, shard_jobs
+from .layout import ShardOptions, fitting, plan, shard_jobs
 from .manifest import Manifest
 from .sources import Source, open_source
 from .workers import default_workers, ordered_results, worker_processes
@@ -87,6 +87,7 @@ def convert(
     if max_bad is not None and max_bad < 0:
         raise ValueError(f"max_bad must be 0 or more, got {max_bad}")
     source = open_source(source) if isinstance(source, (str, os.PathLike)) else source
+    options = fitting(source, options)
     dest = Path(dest)
     total = len(source.labels)
     workers = workers or default_workers(total)

@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -22,7 +22,10 @@ _WINDOW = 64  # images in memory at a time
 
 
 class Item(NamedTuple):
-    """One sample to convert: where its bytes lie, its label, its original name, the name of its class."""
+    """One sample to convert: where its bytes lie, its label, its original name, the name of its class.
+
+    `unwrap`, if there is one, makes the image of those bytes; see `Extents`.
+    """
 
     file: str
     offset: int
@@ -30,6 +33,7 @@ class Item(NamedTuple):
     label: int
     name: str
     class_name: str = ""
+    unwrap: Callable[[bytes], bytes] | None = None
 
 
 class BadImage(NamedTuple):
@@ -152,11 +156,13 @@ def _decoded(job: ShardJob) -> Iterator[tuple[int, Item, bytes, Decoded | Undeco
     decoder = Decoder(keep_pixels=raw) if job.check or raw else HeaderReader()
     for start in range(0, len(job.items), _WINDOW):
         items = job.items[start : start + _WINDOW]
-        images = [read_bytes(item) for item in items]
-        for position, (item, image, decoded) in enumerate(zip(items, images, decoder.decode(images), strict=True)):
+        images = [read_image(item) for item in items]
+        found = iter(decoder.decode([image for image in images if isinstance(image, bytes)]))
+        for position, (item, image) in enumerate(zip(items, images, strict=True)):
+            decoded = next(found) if isinstance(image, bytes) else image
             if raw and isinstance(decoded, Decoded) and (decoded.height, decoded.width) != job.raw_shape:
                 raise ValueError(_other_size(item, decoded, job.raw_shape))
-            yield job.first_key + start + position, item, image, decoded
+            yield job.first_key + start + position, item, image if isinstance(image, bytes) else b"", decoded
 
 
 def _other_size(item: Item, decoded: Decoded, raw_shape: tuple[int, int] | None) -> str:
@@ -165,6 +171,19 @@ def _other_size(item: Item, decoded: Decoded, raw_shape: tuple[int, int] | None)
         f"raw images must all have one size, {height}x{width} (height x width), got {decoded.height}x{decoded.width} "
         f"in {item.name}; convert without --raw, or resize the images first"
     )
+
+
+def read_image(item: Item) -> bytes | Undecodable:
+    """The image of an item as a file, or why its container is damaged there.
+
+    Raises:
+        OSError: as `read_bytes`.
+    """
+    data = read_bytes(item)
+    try:
+        return item.unwrap(data) if item.unwrap else data
+    except ValueError as error:
+        return Undecodable(str(error))
 
 
 def read_bytes(item: Item) -> bytes:

@@ -4,7 +4,7 @@ import hashlib
 import json
 import math
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ import nvidia.dali
 
 from .decoding import Decoded, Decoder
 from .formats import CONTAINERS
-from .job import Item, ShardJob, read_bytes
+from .job import Item, ShardJob, read_image
 from .manifest import FORMAT_VERSION
 from .sources import Source
 from .spool import Extents
@@ -55,6 +55,18 @@ class ShardOptions:
             raise ValueError(f"seed must be 0 or more, got {self.seed}")
         if self.raw is not False and not self.check:
             raise ValueError("check must be True for raw pixels, got False; raw images are always decoded whole")
+
+
+def fitting(source: Source, options: ShardOptions) -> ShardOptions:
+    """The options, but raw for a source that holds pixels of one size and no image files.
+
+    Raises:
+        ValueError: if its images are not to be looked at.
+    """
+    raw_shape = getattr(source, "raw_shape", None)
+    if raw_shape is None or options.raw is not False:
+        return options
+    return replace(options, raw=tuple(raw_shape[:2]))
 
 
 def samples_per_shard(options: ShardOptions, total: int) -> int:
@@ -104,6 +116,7 @@ def _items(source: Source, extents: Extents, rows: list[int]) -> list[Item]:
             label=int(source.labels[row]),
             name=name,
             class_name=source.classes[int(source.labels[row])],
+            unwrap=extents.unwrap,
         )
         for row, name in zip(rows, names, strict=True)
     ]
@@ -120,7 +133,8 @@ def _raw_shape(source: Source, extents: Extents, options: ShardOptions) -> tuple
     decoder = Decoder()
     for row in range(len(source.labels)):
         (item,) = _items(source, extents, [row])
-        (decoded,) = decoder.decode([read_bytes(item)])
+        image = read_image(item)
+        decoded = decoder.decode([image])[0] if isinstance(image, bytes) else image
         if isinstance(decoded, Decoded):
             return decoded.height, decoded.width
     raise ValueError(f"source must hold an image that decodes, got none in {source.root}")

@@ -181,11 +181,26 @@ def _class_names(schema: pa.Schema, column: str, labels: NDArray[np.int64], file
         if greatest >= len(names):
             raise ValueError(f"labels must be in [0, {len(names)}), the classes that {file} names, got {greatest}")
         return tuple(map(str, names))
+    return class_numbers(labels, f"in {column!r} of {file}", "name the column of class numbers with --label-column")
+
+
+def class_numbers(labels: NDArray[np.int64], where: str, advice: str) -> tuple[str, ...]:
+    """The numbers from 0 to the greatest label, as names of classes that have none.
+
+    Args:
+        labels: int64 (num_samples,), at least one.
+        where: they lie, for the message.
+        advice: what to do if they are no classes, for the message.
+
+    Raises:
+        ValueError: if a label is too great to be the number of a class.
+    """
+    greatest = int(labels.max())
     # Above, it is an identifier: a class for every number up to it would fill the memory.
     limit = min(max(_FEW_CLASSES, 10 * len(labels)), 2**31)
     if greatest >= limit:
         raise ValueError(
             f"labels must number the classes, below {limit} for {len(labels)} rows without class names, got {greatest} "
-            f"in {column!r} of {file}; name the column of class numbers with --label-column"
+            f"{where}; {advice}"
         )
     return tuple(str(number) for number in range(greatest + 1))

@@ -1,5 +1,6 @@
 """What can be converted, and where each of its images lies."""
 
+import functools
 import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
@@ -11,13 +12,17 @@ from numpy.typing import NDArray
 
 from .archive import is_imagenet, is_tar, open_imagenet, open_tar
 from .cifar import is_cifar, open_cifar
+from .container import Columns
+from .container_source import is_container, open_container
 from .folder import scan_image_folder
+from .formats import CONTAINERS
 from .idx import idx_image_files, open_idx
 from .npy import is_npy, is_npz, open_npy
 from .parquet import ParquetSource, parquet_files
+from .shard_set import is_shard_set, load
 from .spool import Extents, FileStamp, stamp_of
 
-SOURCE_FORMATS = ("auto", "folder", "parquet", "imagenet", "tar", "cifar", "idx", "npz", "npy")
+SOURCE_FORMATS = ("auto", "folder", "parquet", "imagenet", "tar", "cifar", "idx", "npz", "npy", *CONTAINERS)
 ARRAY_FORMATS = ("cifar", "idx", "npz", "npy")  # pixels, not image files
 # Which of `SourceOptions` say something about a source of a format.
 _SETTINGS = {
@@ -29,6 +34,9 @@ _SETTINGS = {
     "idx": ("split", "labels"),
     "npz": ("split", "image_column", "label_column", "labels"),
     "npy": ("split", "image_column", "label_column", "labels"),
+    "webdataset": ("split", "image_column", "label_column"),
+    "tfrecord": ("split", "image_column", "label_column"),
+    "recordio": ("split", "label_column"),
 }
 
 
@@ -96,8 +104,9 @@ class SourceOptions(NamedTuple):
     Attributes:
         source_format: one of `SOURCE_FORMATS`.
         split: which of several splits to take, such as "train".
-        image_column: Parquet column or array of images.
-        label_column: Parquet column, CIFAR-100 label, or array of labels.
+        image_column: Parquet column, array, TFRecord feature or WebDataset extension of images.
+        label_column: Parquet column, CIFAR-100 label, array, TFRecord feature or WebDataset extension of labels; for
+            RecordIO the position of the class among several labels.
         labels: file of labels that do not lie with the images.
     """
 
@@ -137,10 +146,14 @@ def open_source(root: str | os.PathLike[str], options: SourceOptions | None = No
 
 def _format_of(path: Path) -> str:
     """The format of what lies at a path, by its first bytes and well-known file names."""
+    if path.is_dir() and is_shard_set(path):
+        return load(path).manifest.format
     checks: dict[str, Callable[[Path], object]] = {
         "cifar": is_cifar,
         "imagenet": is_imagenet,
         "idx": idx_image_files,
+        # before arrays, as their tables may be .npy files, and before tars, which they may be
+        **{name: functools.partial(is_container, name=name) for name in CONTAINERS},
         "npz": is_npz,
         "npy": is_npy,
         "tar": is_tar,
@@ -162,6 +175,8 @@ def _open(path: Path, source_format: str, options: SourceOptions) -> Source:
         if not files:
             raise FileNotFoundError(f"source must hold *.parquet files, got none in {path}")
         return ParquetSource(path, files, split=split, image_column=options.image_column, label_column=label)
+    if source_format in CONTAINERS:
+        return open_container(path, source_format, split, Columns(options.image_column, label))
     if source_format == "imagenet":
         return open_imagenet(path, split=split, labels=labels)
     if source_format == "tar":

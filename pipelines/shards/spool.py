@@ -6,7 +6,7 @@ images are appended to a flat file beside the shards, which goes away when the c
 """
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -21,12 +21,16 @@ _ROWS = 256  # per Arrow batch; the images of one batch are all that is in memor
 
 
 class Extents(NamedTuple):
-    """Bytes `offset[i]` to `offset[i] + size[i]` of `files[file[i]]` are image i; arrays int64 (num_samples,)."""
+    """Bytes `offset[i]` to `offset[i] + size[i]` of `files[file[i]]` are image i; arrays int64 (num_samples,).
+
+    If there is an `unwrap`, it makes the image of those bytes, or raises ValueError if they are damaged.
+    """
 
     files: Sequence[str]
     file: NDArray[np.int64]
     offset: NDArray[np.int64]
     size: NDArray[np.int64]
+    unwrap: Callable[[bytes], bytes] | None = None
 
 
 class FileStamp(NamedTuple):

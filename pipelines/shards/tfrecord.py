@@ -164,7 +164,7 @@ def _image(features: dict[str, Feature], columns: Columns) -> Place:
 def _feature(features: dict[str, Feature], names: tuple[str, ...], wanted: str | None, role: str) -> Feature:
     name = usual(names, wanted, features)
     if name is None:
-        held = ", ".join(list(features)[:8]) or "nothing"
+        held = ", ".join(sorted(features)[:8]) or "nothing"
         sought = repr(wanted) if wanted is not None else " or ".join(map(repr, names))
         raise ValueError(f"record must have the feature {sought}, got {held}; name another with --{role}-column")
     return features[name]

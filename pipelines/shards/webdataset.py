@@ -169,11 +169,11 @@ def _content(key: str, image: str, fields: dict[str, Field], read: Read, columns
     except (ValueError, RecursionError):
         shown = f"{text[:20]!r}"
         raise ValueError(f"label of sample {key!r} must be a whole number in .{name}, got {shown}") from None
-    name = f"{key}.{image}"
+    original = None
     if "name" in fields and 0 < fields["name"].size <= _LONGEST_NAME:
-        name = os.fsdecode(read(*fields["name"][1:]))
+        original = os.fsdecode(read(*fields["name"][1:]))
     number_of_sample = int(key) if _OWN_KEY.fullmatch(key) else None
-    return Content(Place(*fields[image][1:]), number, None, name, number_of_sample)
+    return Content(Place(*fields[image][1:]), number, None, original, number_of_sample, f"{key}.{image}")
 
 
 def _label_of(text: bytes) -> int:

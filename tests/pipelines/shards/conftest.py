@@ -9,7 +9,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from PIL import Image
+from softfeed.pipelines.reading import SampleReader
 from softfeed.pipelines.shards.shard_set import load
+from softfeed.pipelines.sources import open_source
 
 
 def _encoded(seed, *, size=(24, 16), kind="PNG", **settings):
@@ -89,5 +91,21 @@ def stored():
                 file.seek(sample["offset"])
                 rows.append((shards.sample_name(row), int(sample["label"]), file.read(sample["size"])))
         return sorted(rows)
+
+    return read
+
+
+@pytest.fixture(scope="session")
+def read_samples():
+    """Name, label and image of every sample of an open shard set, as the loader reads them."""
+
+    def read(shards):
+        reader = SampleReader(open_source(shards.folder))
+        images = reader.read(np.arange(len(shards.samples)))
+        reader.close()
+        return [
+            (shards.sample_name(row), int(label), image.tobytes())
+            for row, (label, image) in enumerate(zip(shards.samples["label"], images, strict=True))
+        ]
 
     return read

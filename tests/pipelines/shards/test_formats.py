@@ -8,14 +8,13 @@ import torch
 from nvidia.dali import fn, types
 from nvidia.dali.pipeline import pipeline_def
 from nvidia.dali.tfrecord import FixedLenFeature, int64, string
+from PIL import Image
 from softfeed.pipelines import Loader, presets
-from softfeed.pipelines.reading import SampleReader
 from softfeed.pipelines.shards.container import Columns, Entry
 from softfeed.pipelines.shards.convert import convert
 from softfeed.pipelines.shards.formats import CONTAINERS
 from softfeed.pipelines.shards.layout import ShardOptions
 from softfeed.pipelines.shards.shard_set import load
-from softfeed.pipelines.sources import open_source
 
 FORMATS = tuple(CONTAINERS)
 MAGIC = struct.pack("<I", 0xCED7230A)
@@ -43,22 +42,11 @@ def _converted(source, dest, name, **options):
     return load(dest)
 
 
-def _read(shards):
-    """Name, label and image of every sample, as the loader reads it."""
-    reader = SampleReader(open_source(shards.folder))
-    images = reader.read(np.arange(len(shards.samples)))
-    reader.close()
-    return [
-        (shards.sample_name(row), int(label), image.tobytes())
-        for row, (label, image) in enumerate(zip(shards.samples["label"], images, strict=True))
-    ]
-
-
 @pytest.mark.parametrize("name", FORMATS)
-def test_the_same_samples_come_back(tmp_path, photos, name):
+def test_the_same_samples_come_back(tmp_path, photos, read_samples, name):
     source, expected = photos
     shards = _converted(source, tmp_path / "set", name)
-    read = _read(shards)
+    read = read_samples(shards)
     assert {sample: (label, image) for sample, label, image in read} == expected
     assert (shards.manifest.format, shards.manifest.classes) == (name, ("ant", "bee", "größe"))
     split = [read[row][0].rpartition(".jpg")[0][-1] for row, _ in shards.manifest.multipart]
@@ -137,27 +125,25 @@ def _by_dali(shards):
 
 
 @pytest.mark.parametrize("name", FORMATS)
-def test_dali_reads_it_through_its_indexes(tmp_path, photos, name):
+def test_dali_reads_it_through_its_indexes(tmp_path, photos, read_samples, name):
     source, _ = photos
     shards = _converted(source, tmp_path / "set", name)
     assert len(shards.shard_paths) == 3
-    assert _by_dali(shards) == [(label, image) for _, label, image in _read(shards)]
+    assert _by_dali(shards) == [(label, image) for _, label, image in read_samples(shards)]
 
 
 @pytest.mark.parametrize("name", FORMATS)
-def test_raw_pixels_are_read_by_all(tmp_path, image_folder, name):
+def test_raw_pixels_are_read_by_all(tmp_path, image_folder, read_samples, name):
     source = image_folder(classes=2, each=5, size=(4, 3))
     shards = _converted(source, tmp_path / name, name, raw=True)
     assert shards.manifest.raw_shape == (3, 4, 3)
-    expected = _read(_converted(source, tmp_path / "set", "webdataset", raw=True))
-    assert _read(shards) == expected
+    expected = read_samples(_converted(source, tmp_path / "set", "webdataset", raw=True))
+    assert read_samples(shards) == expected
     assert _by_dali(shards) == [(label, pixels) for _, label, pixels in expected]
 
 
-def test_pixels_with_the_magic_number_are_joined(tmp_path):
+def test_pixels_with_the_magic_number_are_joined(tmp_path, read_samples):
     """Every pixel row of these images is RecordIO's magic number three times."""
-    from PIL import Image
-
     (tmp_path / "images" / "a").mkdir(parents=True)
     for row in range(3):
         pixels = np.frombuffer(MAGIC * 12, np.uint8).reshape(4, 4, 3).copy()
@@ -165,8 +151,8 @@ def test_pixels_with_the_magic_number_are_joined(tmp_path):
         Image.fromarray(pixels).save(tmp_path / "images" / "a" / f"{row}.png")
     shards = _converted(tmp_path / "images", tmp_path / "recordio", "recordio", raw=True)
     assert [parts for _, parts in shards.manifest.multipart] == [12, 12, 12]
-    expected = _read(_converted(tmp_path / "images", tmp_path / "webdataset", "webdataset", raw=True))
-    assert _read(shards) == expected
+    expected = read_samples(_converted(tmp_path / "images", tmp_path / "webdataset", "webdataset", raw=True))
+    assert read_samples(shards) == expected
     assert _by_dali(shards) == [(label, pixels) for _, label, pixels in expected]
 
 

@@ -75,7 +75,7 @@ class TarSource:
         self.classes = classes
         self._names = [member.name for member in members]
         self._places = np.array([(member.offset, member.size) for member in members], np.int64).reshape(-1, 2)
-        self._stamps = [stamp_of(file, file.parent) for file in (root, *also)]
+        self._files = (root, *also)
         if not members:
             raise ValueError(f"source must hold images, got none in {root}")
         if len(set(self._names)) < len(members):
@@ -84,7 +84,7 @@ class TarSource:
 
     def stamps(self) -> list[FileStamp]:
         """See `Source`: the tar, and the file of labels."""
-        return self._stamps
+        return [stamp_of(file, file.parent) for file in self._files]
 
     def names(self, rows: Sequence[int]) -> list[str]:
         """Paths as in the unpacked archive."""

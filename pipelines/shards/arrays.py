@@ -69,7 +69,8 @@ class ArraySource:
         self.labels = labels
         self._parts = tuple(parts)
         self._first_rows = np.concatenate([[0], np.cumsum([part.rows for part in parts])])
-        self._stamps = [FileStamp(selection, -1, 0), *(stamp_of(file, root) for file in files)]
+        self._files = tuple(files)
+        self._selection = selection
         if len(labels) != self._first_rows[-1]:
             raise ValueError(f"labels must be as many as images, {self._first_rows[-1]}, got {len(labels)} in {root}")
         if not len(labels):
@@ -82,7 +83,7 @@ class ArraySource:
 
     def stamps(self) -> list[FileStamp]:
         """See `Source`; what was taken from the files counts too."""
-        return self._stamps
+        return [FileStamp(self._selection, 0, 0), *(stamp_of(file, self.root) for file in self._files)]
 
     def names(self, rows: Sequence[int]) -> list[str]:
         """Array and row in it, "data_batch_1/17"."""

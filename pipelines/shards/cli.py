@@ -2,6 +2,7 @@
 
 import argparse
 import sys
+from contextlib import nullcontext
 from typing import TYPE_CHECKING
 
 from .formats import CONTAINERS
@@ -36,6 +37,12 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     _add_source_arguments(parser.add_argument_group("reading SOURCE"))
     _add_set_arguments(parser.add_argument_group("the shard set"))
     parser.add_argument("--workers", type=int, metavar="N", help="processes (default: one per core)")
+    parser.add_argument(
+        "--dask",
+        metavar="ADDRESS",
+        help="do the work on a Dask cluster instead, given its scheduler, such as tcp://host:8786; its workers must "
+        "see SOURCE and DEST under the same paths (default: on this machine)",
+    )
     parser.add_argument(
         "--overwrite",
         action="store_true",
@@ -127,6 +134,7 @@ def run(args: argparse.Namespace) -> int:
         ValueError, OSError: for what a user can put right, in one line.
     """
     # Here, so that `softfeed convert --help` does not wait for DALI.
+    from .cluster import dask_cluster
     from .convert import convert
     from .layout import ShardOptions
     from .progress import ConversionProgress
@@ -140,17 +148,22 @@ def run(args: argparse.Namespace) -> int:
         format=args.format,
     )
     reading = SourceOptions(args.source_format, args.split, args.image_column, args.label_column, args.labels)
+    if args.dask and args.workers:
+        raise ValueError(f"--workers must be left out with --dask, got {args.workers}; the cluster has its own")
     progress = ConversionProgress()
+    cluster = dask_cluster(args.dask) if args.dask else nullcontext((None, args.workers))
     try:
-        outcome = convert(
-            open_source(args.source, reading),
-            args.dest,
-            options,
-            workers=args.workers,
-            overwrite=args.overwrite,
-            max_bad=args.max_bad,
-            progress=progress,
-        )
+        with cluster as (executor, workers):
+            outcome = convert(
+                open_source(args.source, reading),
+                args.dest,
+                options,
+                workers=workers,
+                executor=executor,
+                overwrite=args.overwrite,
+                max_bad=args.max_bad,
+                progress=progress,
+            )
     finally:
         progress.close()
     sys.stdout.write(summary(outcome))

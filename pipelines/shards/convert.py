@@ -3,6 +3,8 @@
 import math
 import os
 import time
+from concurrent.futures import Executor
+from contextlib import closing, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -21,8 +23,16 @@ _NAMED = 3  # bad images that an error message names
 class Progress(Protocol):
     """Called now and then with what is being done, how much of it is done, and the bad images so far."""
 
-    def __call__(self, stage: str, done: int, total: int, bad: int) -> None:
-        """Show it; `stage` is "reading" (counts Parquet files) or "converting" (counts images)."""
+    def __call__(self, stage: str, done: int, total: int, bad: int, written: int) -> None:
+        """Show it.
+
+        Args:
+            stage: "reading" (counts files that are made addressable first) or "converting" (counts images).
+            done: of `total`, those that an earlier run had done included.
+            total: files or images.
+            bad: images left out.
+            written: bytes of shards that this run has written.
+        """
         ...
 
 
@@ -52,6 +62,7 @@ def convert(
     options: ShardOptions | None = None,
     *,
     workers: int | None = None,
+    executor: Executor | None = None,
     overwrite: bool = False,
     max_bad: int | None = None,
     progress: Progress | None = None,
@@ -70,7 +81,10 @@ def convert(
         source: what `open_source` returns, or a path for it.
         dest: folder of the set: new, empty, or one that was converted to before.
         options: what the set looks like; None for the defaults.
-        workers: processes, positive; None for one per core, fewer for a small source.
+        workers: processes, positive; None for one per core, fewer for a small source. With an `executor`, how many
+            workers it has.
+        executor: where to do the work instead, one job per shard; it is not shut down. Its workers must see the source
+            and `dest` under the same absolute paths as this process.
         overwrite: replace a finished set, or an unfinished one of other images or options.
         max_bad: bad images to tolerate, 0 or more; None for 0.1 % of all, rounded up.
         progress: called after every shard.
@@ -92,11 +106,21 @@ def convert(
     total = len(source.labels)
     workers = workers or default_workers(total)
     watch = _Watch(total, math.ceil(total / 1000) if max_bad is None else max_bad, progress)
-    with claimed(dest, source=source.root, overwrite=overwrite) as work, worker_processes(workers) as executor:
-        resume(work, plan(source, options), overwrite=overwrite)
-        extents = source.extents(work, executor, watch.files_read)
-        jobs = shard_jobs(source, extents, options, dest)
-        records = [watch.count(record) for record in ordered_results(executor, write_shard, jobs, ahead=4 * workers)]
+    pool = worker_processes(workers) if executor is None else nullcontext(executor)
+    with claimed(dest, source=source.root, overwrite=overwrite) as work, pool as chosen:
+        planned = plan(source, options)
+        resume(work, planned, overwrite=overwrite)
+        extents = source.extents(work.absolute(), chosen, watch.files_read)
+        jobs = shard_jobs(source, extents, options, dest.absolute())
+        watch.begin()
+        with closing(ordered_results(chosen, write_shard, jobs, ahead=4 * workers)) as results:
+            records = [watch.count(record) for record in results]
+        _require_all(dest, records)
+        if plan(source, options) != planned:
+            raise OSError(
+                f"source must stay as it is while it is converted, got other files in {source.root} than at the start; "
+                "convert it again"
+            )
         made = assemble(source, options, dest, records)
         release(work)
     return Conversion(
@@ -109,6 +133,17 @@ def convert(
     )
 
 
+def _require_all(dest: Path, records: list[ShardRecord]) -> None:
+    """Raise unless this process sees the shards that the workers say they have written."""
+    for record in records:
+        path = dest / record.shard.file
+        if not path.is_file() or path.stat().st_size != record.shard.bytes:
+            raise FileNotFoundError(
+                f"workers must write to the same {dest.absolute()} as this process, got none of {record.shard.bytes} "
+                f"bytes in {path.name}; name a folder that all of them share"
+            )
+
+
 class _Watch:
     """Counts what is done, shows it, and stops the conversion when too many images are bad."""
 
@@ -118,18 +153,25 @@ class _Watch:
         self._progress = progress
         self._done = 0
         self._bad: list[BadImage] = []
+        self._written = 0
 
     def files_read(self, done: int, total: int) -> None:
-        """Note that `done` of `total` Parquet files are read."""
+        """Note that `done` of `total` files are read."""
         if self._progress:
-            self._progress("reading", done, total, 0)
+            self._progress("reading", done, total, 0, 0)
+
+    def begin(self) -> None:
+        """Note that the first shard is begun."""
+        if self._progress:
+            self._progress("converting", 0, self._total, 0, 0)
 
     def count(self, record: ShardRecord) -> ShardRecord:
         """Note a finished shard and hand it on."""
         self._done += record.images
         self._bad += record.bad
+        self._written += record.shard.bytes if record.is_new else 0
         if self._progress:
-            self._progress("converting", self._done, self._total, len(self._bad))
+            self._progress("converting", self._done, self._total, len(self._bad), self._written)
         if len(self._bad) > self._max_bad:
             named = "; ".join(f"{image.name}: {image.reason}" for image in self._bad[:_NAMED])
             named += "; ..." if len(self._bad) > _NAMED else ""

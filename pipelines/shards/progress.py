@@ -11,7 +11,9 @@ _UNITS = {"reading": "files", "converting": "images"}
 
 
 class ConversionProgress:
-    """Shows the `progress` calls of `convert` as a tqdm bar with images/s and bad images, or as plain lines.
+    """Shows the `progress` calls of `convert` as a tqdm bar or as plain lines.
+
+    Both tell images/s and MB/s of what this run does, the time left, and bad images.
 
     Args:
         stream: where to; standard error by default.
@@ -24,21 +26,21 @@ class ConversionProgress:
         self._line_at = self._begin = time.perf_counter()
         self._first = 0
 
-    def __call__(self, stage: str, done: int, total: int, bad: int) -> None:
-        """Show that `done` of `total` files or images are done, `bad` of them left out."""
+    def __call__(self, stage: str, done: int, total: int, bad: int, written: int) -> None:
+        """Show that `done` of `total` files or images are done, `bad` of them left out; see `convert.Progress`."""
+        now = time.perf_counter()
         if stage != self._stage:
             self.close()
-            self._stage = stage
-            self._begin = time.perf_counter()
-            self._first = done
+            self._begin = now if self._stage else self._begin
+            self._stage, self._first = stage, 0
+        if stage == "converting" and not written:  # all of an earlier run, so it says nothing about the rate
+            self._begin, self._first = now, done
         if self._stream.isatty():
-            self._advance_bar(done, total, bad)
-        elif done == total or time.perf_counter() - self._line_at >= _LINE_EVERY_S:
-            self._line_at = time.perf_counter()
-            rate = (done - self._first) / max(self._line_at - self._begin, 1e-9)
+            self._advance_bar(done, total, bad, written)
+        elif done == total or now - self._line_at >= _LINE_EVERY_S:
+            self._line_at = now
             self._stream.write(
-                f"{stage}: {done:,} of {total:,} {_UNITS[stage]}"
-                + (f", {rate:,.0f} images/s, {bad} bad\n" if stage == "converting" and rate else "\n")
+                f"{stage}: {done:,} of {total:,} {_UNITS[stage]}{self._rates(done, total, bad, written)}\n"
             )
             self._stream.flush()
 
@@ -48,9 +50,20 @@ class ConversionProgress:
             self._bar.close()
             self._bar = None
 
-    def _advance_bar(self, done: int, total: int, bad: int) -> None:
+    def _rates(self, done: int, total: int, bad: int, written: int) -> str:
+        elapsed = max(time.perf_counter() - self._begin, 1e-9)
+        rate = (done - self._first) / elapsed
+        if self._stage != "converting" or not rate:
+            return ""
+        left = f", {tqdm.format_interval((total - done) / rate)} left" if done < total else ""
+        return f", {rate:,.0f} images/s, {written / elapsed / 1e6:,.1f} MB/s{left}, {bad} bad"
+
+    def _advance_bar(self, done: int, total: int, bad: int, written: int) -> None:
         if self._bar is None:
             unit = f" {_UNITS[self._stage]}"
             self._bar = tqdm(total=total, desc=self._stage, unit=unit, file=self._stream, dynamic_ncols=True)
-        self._bar.set_postfix_str(f"{bad} bad" if self._stage == "converting" else "", refresh=False)
+        if self._stage == "converting":
+            rate = written / max(time.perf_counter() - self._begin, 1e-9) / 1e6
+            self._bar.set_postfix_str(f"{rate:,.1f} MB/s, {bad} bad", refresh=False)
+            self._bar.initial = self._first
         self._bar.update(done - self._bar.n)

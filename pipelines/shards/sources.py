@@ -20,7 +20,7 @@ from .idx import idx_image_files, open_idx
 from .npy import is_npy, is_npz, open_npy
 from .parquet import ParquetSource, parquet_files
 from .shard_set import is_shard_set, load
-from .spool import Extents, FileStamp, stamp_of
+from .spool import Extents, FileStamp, name_below, stamp_of
 
 SOURCE_FORMATS = ("auto", "folder", "parquet", "imagenet", "tar", "cifar", "idx", "npz", "npy", *CONTAINERS)
 ARRAY_FORMATS = ("cifar", "idx", "npz", "npy")  # pixels, not image files
@@ -49,7 +49,7 @@ class Source(Protocol):
     labels: NDArray[np.int64]
 
     def stamps(self) -> list[FileStamp]:
-        """Name, size and time of every file: two listings with equal stamps hold the same images."""
+        """Name, size and time of every file as it is now: two listings with equal stamps hold the same images."""
         ...
 
     def names(self, rows: Sequence[int]) -> list[str]:
@@ -82,19 +82,18 @@ class FolderSource:
     def __init__(self, root: str | os.PathLike[str]) -> None:
         self.root = Path(root)
         self._paths, self.labels, self.classes = scan_image_folder(self.root)
-        self._stamps = [stamp_of(path, self.root) for path in self._paths]
 
     def stamps(self) -> list[FileStamp]:
         """See `Source`."""
-        return self._stamps
+        return [stamp_of(path, self.root) for path in self._paths]
 
     def names(self, rows: Sequence[int]) -> list[str]:
         """Paths inside the folder."""
-        return [self._stamps[row].name for row in rows]
+        return [name_below(self._paths[row], self.root) for row in rows]
 
     def extents(self, work: Path, executor: Executor | None, report: Callable[[int, int], None]) -> Extents:
         """Every file whole."""
-        sizes = np.array([stamp.size for stamp in self._stamps], dtype=np.int64)
+        sizes = np.array([stamp.size for stamp in self.stamps()], dtype=np.int64)
         return Extents(self._paths, np.arange(len(sizes)), np.zeros(len(sizes), np.int64), sizes)
 
 

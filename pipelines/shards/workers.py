@@ -6,18 +6,34 @@ import os
 import signal
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ProcessPoolExecutor
+from collections.abc import Callable, Generator, Iterable, Iterator
+from concurrent.futures import Executor, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
-from multiprocessing.connection import wait
+from multiprocessing.connection import wait as wait_for_one
 from multiprocessing.synchronize import Event
-from typing import TypeVar
+from typing import Any, TypeVar
 
 _WORTH_A_START = 2500  # images that a core decodes while a new process imports DALI and torch
 
 Job = TypeVar("Job")
 Result = TypeVar("Result")
+
+
+class _Pool(ProcessPoolExecutor):
+    """Fresh processes that Ctrl-C does not reach, not even while they import the program.
+
+    Ctrl-C goes to the whole process group; the parent alone reacts to it, by no longer handing out jobs. A process
+    inherits which signals are blocked, and handing out a job is what starts one.
+    """
+
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+        """See `Executor`."""
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        try:
+            return super().submit(fn, *args, **kwargs)
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def default_workers(images: int) -> int:
@@ -26,7 +42,7 @@ def default_workers(images: int) -> int:
 
 
 @contextmanager
-def worker_processes(count: int) -> Iterator[ProcessPoolExecutor | None]:
+def worker_processes(count: int) -> Iterator[Executor | None]:
     """A pool of `count` fresh processes, or None for one, whose work is then done right here.
 
     Raises:
@@ -37,7 +53,7 @@ def worker_processes(count: int) -> Iterator[ProcessPoolExecutor | None]:
         return
     context = multiprocessing.get_context("spawn")
     begun = context.Event()
-    executor = ProcessPoolExecutor(count, context, _start, (begun,))
+    executor = _Pool(count, context, _start, (begun,))
     try:
         yield executor
     except BrokenProcessPool:
@@ -53,26 +69,33 @@ def worker_processes(count: int) -> Iterator[ProcessPoolExecutor | None]:
 
 
 def ordered_results(
-    executor: ProcessPoolExecutor | None, function: Callable[[Job], Result], jobs: Iterable[Job], *, ahead: int
-) -> Iterator[Result]:
-    """Results in the order of the jobs; at most `ahead` jobs are handed out before their result is taken."""
+    executor: Executor | None, function: Callable[[Job], Result], jobs: Iterable[Job], *, ahead: int
+) -> Generator[Result, None, None]:
+    """Results in the order of the jobs; at most `ahead` jobs are handed out before their result is taken.
+
+    Close it (`contextlib.closing`) when an error ends the work early: jobs at work are then waited for, and no other
+    is begun.
+    """
     if executor is None:
         yield from map(function, jobs)
         return
     pending: deque[Future[Result]] = deque()
-    for job in jobs:
-        pending.append(executor.submit(function, job))
-        if len(pending) >= ahead:
+    try:
+        for job in jobs:
+            pending.append(executor.submit(function, job))
+            if len(pending) >= ahead:
+                yield pending.popleft().result()
+        while pending:
             yield pending.popleft().result()
-    while pending:
-        yield pending.popleft().result()
+    finally:
+        for future in pending:
+            future.cancel()
+        wait(pending)
 
 
 def _start(begun: Event) -> None:
     """Prepare a worker process, and tell the parent that it got as far as this."""
     begun.set()
-    # Ctrl-C reaches the whole process group; the parent alone reacts to it, by no longer handing out jobs.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_die_with_parent, daemon=True).start()
 
 
@@ -80,5 +103,5 @@ def _die_with_parent() -> None:
     """End this process when the parent is gone, or it would wait for jobs for ever."""
     parent = multiprocessing.parent_process()
     if parent is not None:
-        wait([parent.sentinel])
+        wait_for_one([parent.sentinel])
         os._exit(1)

@@ -1,6 +1,7 @@
 import argparse
 import io
 import json
+import re
 
 import pytest
 from softfeed.pipelines.shards import cli
@@ -30,7 +31,7 @@ def test_converts_a_folder_and_sums_up(tmp_path, image_folder, run, capsys):
     assert lines["largest"] == "16 pixels high, 24 pixels wide"
     assert lines["shards"].startswith("1, ")
     assert "left out: class1/002.png: not an image" in shown.out
-    assert shown.err == "converting: 12 of 12 images\n"
+    assert re.fullmatch(r"converting: 12 of 12 images, [\d,]+ images/s, [\d.]+ MB/s, 1 bad\n", shown.err)
 
 
 def test_every_option_reaches_the_set(tmp_path, parquet_file, encoded, run):
@@ -100,21 +101,21 @@ class _Terminal(io.StringIO):
 def test_a_terminal_gets_a_bar_with_rate_and_bad_images():
     stream = _Terminal()
     progress = ConversionProgress(stream)
-    progress("reading", 1, 1, 0)
-    for done in (10, 20, 30):
-        progress("converting", done, 30, 2)
+    progress("reading", 1, 1, 0, 0)
+    for done in (0, 10, 20, 30):
+        progress("converting", done, 30, 2, done * 1000)
     progress.close()
     last = stream.getvalue().rpartition("\r")[2]
     assert "converting: 100%" in last
     assert "30/30" in last
-    assert "images/s, 2 bad" in last
+    assert re.search(r"images/s, [\d,.]+ MB/s, 2 bad", last)
 
 
 def test_a_log_gets_few_lines():
     stream = io.StringIO()
     progress = ConversionProgress(stream)
-    for done in range(1, 1001):
-        progress("converting", done, 1000, 0)
+    for done in range(1001):
+        progress("converting", done, 1000, 0, done)
     (line,) = stream.getvalue().splitlines()
     assert line.startswith("converting: 1,000 of 1,000 images, ")
 
@@ -127,3 +128,34 @@ def test_an_unchecked_conversion_does_not_claim_that_nothing_is_bad(tmp_path, im
     path.write_bytes(path.read_bytes()[:-200])
     run(source, tmp_path / "unchecked", "--workers", 1, "--no-check")
     assert "bad images  none by their headers, the rest was not checked\n" in capsys.readouterr().out
+
+
+class _Clock:
+    def __init__(self):
+        self.now = 0.0
+
+    def perf_counter(self):
+        return self.now
+
+
+def _lines_of_a_log(monkeypatch, calls):
+    """Plain lines for calls of (seconds, done, written), of 10,000 images."""
+    clock, stream = _Clock(), io.StringIO()
+    monkeypatch.setattr("softfeed.pipelines.shards.progress.time", clock)
+    progress = ConversionProgress(stream)
+    for clock.now, done, written in calls:
+        progress("converting", done, 10_000, 3, written)
+    return stream.getvalue().splitlines()
+
+
+def test_a_log_tells_rates_and_the_time_left(monkeypatch):
+    lines = _lines_of_a_log(monkeypatch, [(0, 0, 0), (5, 1000, 10**8), (12, 2400, 3 * 10**8), (50, 10_000, 10**9)])
+    assert lines == [
+        "converting: 2,400 of 10,000 images, 200 images/s, 25.0 MB/s, 00:38 left, 3 bad",
+        "converting: 10,000 of 10,000 images, 200 images/s, 20.0 MB/s, 3 bad",
+    ]
+
+
+def test_rates_leave_out_what_an_earlier_run_did(monkeypatch):
+    lines = _lines_of_a_log(monkeypatch, [(0, 0, 0), (1, 4000, 0), (2, 8000, 0), (12, 9000, 10**8)])
+    assert lines == ["converting: 9,000 of 10,000 images, 100 images/s, 10.0 MB/s, 00:10 left, 3 bad"]

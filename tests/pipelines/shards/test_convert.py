@@ -248,9 +248,9 @@ def test_progress_ends_at_the_total(tmp_path, parquet_file, encoded):
     calls = []
     path = parquet_file(images=[*(encoded(seed) for seed in range(9)), b"bad"], labels=[0] * 10)
     convert(path, tmp_path / "set", ShardOptions(shard_samples=4), workers=1, progress=lambda *call: calls.append(call))
-    assert calls[0] == ("reading", 1, 1, 0)
-    assert [call[:3] for call in calls[1:]] == [("converting", done, 10) for done in (4, 8, 10)]
-    assert calls[-1][3] == 1
+    assert calls[0] == ("reading", 1, 1, 0, 0)
+    assert [call[:3] for call in calls[1:]] == [("converting", done, 10) for done in (0, 4, 8, 10)]
+    assert calls[-1][3:] == (1, sum(path.stat().st_size for path in (tmp_path / "set").glob("*.tar")))
 
 
 def test_manifest_tells_how_the_set_was_made(tmp_path, image_folder):

@@ -166,6 +166,32 @@ def test_changed_images_start_anew(tmp_path, image_folder, encoded, monkeypatch,
     assert content(dest) == content(tmp_path / "whole")
 
 
+@pytest.mark.parametrize("change", ["content", "time", "gone"])
+def test_a_source_that_changes_meanwhile_is_noticed(tmp_path, image_folder, encoded, content, change):
+    """The image was read for the first shard already, so that nothing else can notice."""
+    source, dest = image_folder(), tmp_path / "set"
+    options = ShardOptions(shard_samples=2, shuffle=False)
+    path = source / "class0" / "000.png"
+
+    def meddle(stage, done, *_):
+        if (stage, done) == ("converting", 6):
+            if change == "content":
+                path.write_bytes(encoded(99, size=(9, 9)))
+            elif change == "time":
+                os.utime(path, ns=(1, 1))
+            else:
+                path.unlink()
+
+    error = FileNotFoundError if change == "gone" else OSError
+    with pytest.raises(error, match="000.png" if change == "gone" else r"source must stay as it is .*; convert it aga"):
+        convert(source, dest, options, workers=1, progress=meddle)
+    with pytest.raises(FileNotFoundError, match="unfinished conversion"):
+        load(dest)
+    assert convert(source, dest, options, workers=1).written == (11 if change == "gone" else 12)
+    convert(source, tmp_path / "whole", options, workers=1)
+    assert content(dest) == content(tmp_path / "whole")
+
+
 def test_a_spooled_parquet_file_is_not_read_again(tmp_path, parquet_file, encoded, monkeypatch, content):
     path = parquet_file(images=[encoded(seed) for seed in range(8)], labels=[0] * 8)
     _interrupted(path, tmp_path / "set", monkeypatch)

@@ -17,6 +17,7 @@ from .job import ShardRecord
 from .layout import ShardOptions, samples_per_shard
 from .manifest import INDEX_FILE, NAMES_FILE, Manifest, SetFile
 from .sources import Source
+from .subset import Subset
 
 
 def assemble(source: Source, options: ShardOptions, dest: Path, records: Sequence[ShardRecord]) -> Manifest:
@@ -61,6 +62,7 @@ def assemble(source: Source, options: ShardOptions, dest: Path, records: Sequenc
             "seed": options.seed,
             "options": asdict(options) | {"shard_samples": samples_per_shard(options, len(source.labels))},
             "bad": len(bad),
+            **({"split": source.split} if isinstance(source, Subset) else {}),
         },
         format=options.format,
         index=index,

@@ -3,13 +3,17 @@
 import argparse
 import sys
 from contextlib import nullcontext
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from .formats import CONTAINERS
 from .sources import SOURCE_FORMATS, SourceOptions, open_source
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from .convert import Conversion
+    from .layout import ShardOptions
+    from .sources import Source
 
 _EXAMPLES = """examples:
   softfeed convert imagenet/train shards/train
@@ -104,6 +108,13 @@ def _add_set_arguments(group: "argparse._ArgumentGroup") -> None:
         metavar="N",
         help="samples per shard (default: 1000, or fewer, at least 64, to have 16 shards)",
     )
+    group.add_argument(
+        "--val-share",
+        type=float,
+        metavar="SHARE",
+        help="set a share of every class aside for validation, such as 0.1, drawn with --seed; makes the two sets "
+        "DEST/train and DEST/val (default: one set, DEST)",
+    )
     group.add_argument("--seed", type=int, default=0, metavar="N", help="seed of the shuffle (default: 0)")
     group.add_argument("--no-shuffle", action="store_true", help="keep the order of SOURCE (default: shuffle all)")
     group.add_argument(
@@ -135,7 +146,6 @@ def run(args: argparse.Namespace) -> int:
     """
     # Here, so that `softfeed convert --help` does not wait for DALI.
     from .cluster import dask_cluster
-    from .convert import convert
     from .layout import ShardOptions
     from .progress import ConversionProgress
 
@@ -154,9 +164,9 @@ def run(args: argparse.Namespace) -> int:
     cluster = dask_cluster(args.dask) if args.dask else nullcontext((None, args.workers))
     try:
         with cluster as (executor, workers):
-            outcome = convert(
+            outcomes = _convert(
                 open_source(args.source, reading),
-                args.dest,
+                args,
                 options,
                 workers=workers,
                 executor=executor,
@@ -166,8 +176,21 @@ def run(args: argparse.Namespace) -> int:
             )
     finally:
         progress.close()
-    sys.stdout.write(summary(outcome))
+    for part, outcome in outcomes.items():
+        sys.stdout.write(summary(outcome) if outcome else f"{part} was finished by an earlier run\n")
     return 0
+
+
+def _convert(
+    source: "Source", args: argparse.Namespace, options: "ShardOptions", **settings: Any
+) -> "Mapping[str, Conversion | None]":
+    """Outcome of each set that is made."""
+    from .convert import convert
+    from .splitting import convert_split
+
+    if args.val_share is None:
+        return {"all": convert(source, args.dest, options, **settings)}
+    return convert_split(source, args.dest, options, val_share=args.val_share, **settings)
 
 
 def summary(outcome: "Conversion") -> str:

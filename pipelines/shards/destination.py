@@ -45,7 +45,7 @@ def claimed(dest: Path, *, source: Path, overwrite: bool) -> Iterator[Path]:
     """
     if source.resolve() in (dest.resolve(), *dest.resolve().parents):
         raise ValueError(f"destination must not lie in the source {source}, got {dest}; name another folder")
-    _require_free(dest, overwrite=overwrite)
+    require_free(dest, overwrite=overwrite)
     work = dest / PARTIAL_FOLDER
     work.mkdir(parents=True, exist_ok=True)
     with _locked(work):
@@ -72,7 +72,8 @@ def _locked(work: Path) -> Iterator[None]:
         os.close(descriptor)
 
 
-def _require_free(dest: Path, *, overwrite: bool) -> None:
+def require_free(dest: Path, *, overwrite: bool) -> None:
+    """Raise FileExistsError unless a conversion may write to `dest`; see `claimed`."""
     if dest.exists() and not dest.is_dir():
         raise FileExistsError(f"destination must be a folder, got the file {dest}")
     if not dest.is_dir():

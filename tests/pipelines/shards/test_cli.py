@@ -159,3 +159,14 @@ def test_a_log_tells_rates_and_the_time_left(monkeypatch):
 def test_rates_leave_out_what_an_earlier_run_did(monkeypatch):
     lines = _lines_of_a_log(monkeypatch, [(0, 0, 0), (1, 4000, 0), (2, 8000, 0), (12, 9000, 10**8)])
     assert lines == ["converting: 9,000 of 10,000 images, 100 images/s, 10.0 MB/s, 00:10 left, 3 bad"]
+
+
+def test_a_share_for_validation_makes_two_sets(tmp_path, image_folder, run, capsys):
+    run(image_folder(classes=2, each=10), tmp_path / "sets", "--val-share=0.3", "--workers=1")
+    sizes = {part: load(tmp_path / "sets" / part).manifest.num_samples for part in ("train", "val")}
+    assert sizes == {"train": 14, "val": 6}
+    shown = capsys.readouterr().out
+    assert [line for line in shown.splitlines() if line.startswith("samples")] == [
+        "samples     14 of 2 classes",
+        "samples     6 of 2 classes",
+    ]

@@ -26,9 +26,9 @@ _UNREADABLE = (
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """Everything needed to go on after a finished epoch, or to use the model.
+    """Everything needed to go on with a run, or to use the model.
 
-    torch's generators are not in it: every epoch seeds them anew from (seed, epoch, rank). Neither is the
+    torch's generators are not in it: every step seeds them anew from (seed, epoch, step, rank). Neither is the
     learning rate: it is a function of the step.
 
     Attributes:
@@ -39,6 +39,7 @@ class Checkpoint:
         model: `state_dict` of the network, without DDP's prefix.
         optimizer: `state_dict` of the optimiser.
         history: one row of numbers by name for each finished epoch.
+        running: the epoch under way: its `step`, sums, and the state of its `batches`; None between epochs.
     """
 
     settings: dict[str, Any]
@@ -47,6 +48,7 @@ class Checkpoint:
     model: dict[str, Any]
     optimizer: dict[str, Any]
     history: list[dict[str, float]]
+    running: dict[str, Any] | None = None
 
 
 def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:

@@ -42,8 +42,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     argv = sys.argv[1:] if argv is None else list(argv)
     try:
         return _run(argv)
-    except KeyboardInterrupt:
-        _say("interrupted")
+    except KeyboardInterrupt as interruption:
+        _say(str(interruption) or "interrupted")
         return 130
     except Exception as error:
         message = _user_message(error)

@@ -17,7 +17,7 @@ import torch
 
 from ..pipelines import Loader, PadCrop, Recipe, presets
 from . import checkpoint, digits, models
-from .distributed import Process, seed_epoch
+from .distributed import Process, seed_step
 from .engine import Trainer, TrainingPlan, evaluate
 from .metrics import ReliabilityBin, Scores
 from .schedule import default_lr
@@ -126,7 +126,7 @@ class Comparison:
     def _train(self, recipe: str, seed: int, settings: dict[str, Any], folder: Path) -> Run:
         begin = time.perf_counter()
         training = RECIPES[recipe]
-        seed_epoch(seed=seed, epoch=0, rank=0)  # the same weights for both recipes
+        seed_step(seed=seed, epoch=0, step=0, rank=0)  # the same weights for both recipes
         trainer = Trainer(models.build(MODEL, 10, image_size=digits.SIDE), self._plan(seed), self.process)
         occluding = presets.evaluation(training, occlusion=OCCLUSION)
         with (

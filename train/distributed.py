@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TypeVar, cast
@@ -186,11 +186,20 @@ def memory_message(error: torch.OutOfMemoryError) -> str:
     return f"GPU memory must hold a step, got {text}; use a smaller --batch-size"
 
 
-def seed_epoch(*, seed: int, epoch: int, rank: int) -> None:
-    """Set torch's generators (dropout and the like) for one epoch of one rank.
+def seed_step(*, seed: int, epoch: int, step: int, rank: int) -> None:
+    """Set torch's generators (dropout and the like) for one step of one rank.
 
-    A pure function of its arguments, so a run that resumes at an epoch needs no stored generator state,
+    A pure function of its arguments, so a run that resumes at a step needs no stored generator state,
     on any number of ranks.
     """
-    state = np.random.SeedSequence((seed, epoch, rank)).generate_state(1, np.uint64)
+    state = np.random.SeedSequence((seed, epoch, rank, step)).generate_state(1, np.uint64)
     torch.manual_seed(int(state[0]))
+
+
+def any_rank(facts: Sequence[bool], process: Process) -> list[bool]:
+    """Which of the facts are true on at least one rank; all ranks must ask together."""
+    if process.world_size == 1:
+        return list(facts)
+    found = torch.tensor(facts, dtype=torch.int32, device=process.device)
+    dist.all_reduce(found, op=dist.ReduceOp.MAX)
+    return [bool(fact) for fact in found.tolist()]

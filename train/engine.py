@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import torch
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from .checkpoint import Checkpoint
-from .distributed import Process, rank_errors, seed_epoch, share_buffers, sum_over_ranks
+from .distributed import Process, rank_errors, seed_step, share_buffers
 from .losses import SoftLoss
 from .metrics import Scores, ScoreSums
 from .progress import Progress
+from .running import RunningEpoch, require_finite
 from .schedule import WarmupCosine, default_warmup_epochs
-from .timing import LoopClock
 
 
 class Batches(Protocol):
@@ -37,6 +37,18 @@ class Batches(Protocol):
 
     def set_epoch(self, epoch: int) -> None:
         """Choose the order and draws of the next pass."""
+        ...
+
+
+class StatefulBatches(Batches, Protocol):
+    """Batches that can be gone on with in the middle of an epoch."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """The place after the last batch that was handed over, the same on every rank."""
+        ...
+
+    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
+        """Go to that place."""
         ...
 
 
@@ -110,11 +122,21 @@ class Trainer:
         )
         self.epoch = 0
         self.history: list[dict[str, float]] = []
+        self.running: RunningEpoch | None = None
+        self._batches: Batches | None = None
+        self._saved: dict[str, Any] | None = None  # of the epoch to go on with
 
     def checkpoint(self, settings: dict[str, Any], classes: tuple[str, ...]) -> Checkpoint:
-        """The state after the last finished epoch; its tensors are the live ones, so save it before training on."""
+        """The state as it is; its tensors are the live ones, so save it before training on.
+
+        In the middle of an epoch all ranks must call it together.
+        """
         model, optimizer = self.model.state_dict(), self.optimizer.state_dict()
-        return Checkpoint(settings, classes, self.epoch, model, optimizer, self.history)
+        running = self._saved  # restored, and not gone on with yet
+        if self.running is not None:
+            batches = cast(StatefulBatches, self._batches).state_dict()
+            running = {**self.running.state(), "batches": batches}
+        return Checkpoint(settings, classes, self.epoch, model, optimizer, self.history, running)
 
     def restore(self, checkpoint: Checkpoint) -> None:
         """Go on from a checkpoint of the same model and plan; every rank must restore the same one."""
@@ -122,6 +144,12 @@ class Trainer:
         self.optimizer.load_state_dict(checkpoint.optimizer)
         self.epoch = checkpoint.epoch
         self.history = list(checkpoint.history)
+        self._saved = checkpoint.running
+
+    @property
+    def steps_to_skip(self) -> int:
+        """Steps of the next epoch that were done before the checkpoint that was restored."""
+        return 0 if self._saved is None else int(self._saved["step"])
 
     def fit(
         self,
@@ -129,14 +157,17 @@ class Trainer:
         validation: Batches | None = None,
         *,
         after_epoch: Callable[[dict[str, float]], None] | None = None,
+        between: Callable[[], None] | None = None,
     ) -> list[dict[str, float]]:
-        """Train from `self.epoch` to the end of the plan.
+        """Train from where this stands to the end of the plan.
 
         Args:
-            batches: training batches.
+            batches: training batches; to save or go on within an epoch they must be `StatefulBatches`.
             validation: batches to score after every epoch, each sample once over all ranks; always its epoch 0, so
                 that scores can be compared even where it draws something.
             after_epoch: gets each epoch's row, on every rank, once `self.epoch` and `self.history` hold it.
+            between: called on every rank after every training step, and by a process that is alone before every
+                batch of a validation: it may save a checkpoint, and end the run by an exception.
 
         Returns:
             The history: for each epoch `epoch` (from 1), `train_loss`, `lr`, `images_per_s` (all ranks),
@@ -146,20 +177,21 @@ class Trainer:
             FloatingPointError: if the loss is no longer finite.
             RankError: for another error in one of several ranks.
         """
+        self._batches = batches
+        between = between or (lambda: None)
         while self.epoch < self.plan.epochs:
-            seed_epoch(seed=self.plan.seed, epoch=self.epoch, rank=self.process.rank)
             batches.set_epoch(self.epoch)
             with rank_errors(self.process):
-                row = {"epoch": float(self.epoch + 1), **self._train_epoch(batches)}
-            if not math.isfinite(row["train_loss"]):
-                raise FloatingPointError(
-                    f"loss must stay finite, got {row['train_loss']} in epoch {self.epoch + 1}; lower the lr"
-                )
+                row = {"epoch": float(self.epoch + 1), **self._train_epoch(batches, between)}
+            require_finite(row["train_loss"], epoch=self.epoch + 1)
             if validation is not None:
                 validation.set_epoch(0)
                 with rank_errors(self.process):
                     share_buffers(self.model, self.process)
-                    row |= evaluate(self.model, validation, process=self.process).summary()
+                    alone = self.process.world_size == 1
+                    scored = _interrupted_by(between, validation) if alone else validation
+                    row |= evaluate(self.model, scored, process=self.process).summary()
+            self.running = None
             self.epoch += 1
             self.history.append(row)
             if after_epoch is not None:
@@ -167,47 +199,43 @@ class Trainer:
                     after_epoch(row)
         return self.history
 
-    def _train_epoch(self, batches: Batches) -> dict[str, float]:
-        plan, device, steps = self.plan, self.process.device, len(batches)
-        schedule, lr = plan.schedule(max(1, steps)), math.nan
+    def _train_epoch(self, batches: Batches, between: Callable[[], None]) -> dict[str, float]:
+        plan, process, steps = self.plan, self.process, len(batches)
+        schedule, lr = plan.schedule(max(1, steps)), self.optimizer.param_groups[0]["lr"]
+        saved, self._saved = self._saved, None
+        if saved is not None:
+            cast(StatefulBatches, batches).load_state_dict(saved["batches"])
+        self.running = running = RunningEpoch(process, self.epoch, steps, saved)
         self.model.train()
-        loss_sum, images_seen = torch.zeros((), dtype=torch.float64, device=device), 0
-        clock = LoopClock(device)
-        with Progress(total=steps, label=f"epoch {self.epoch + 1}/{plan.epochs}", process=self.process) as progress:
-            for step, (images, labels, confidence, *_) in enumerate(clock.fetch(batches), self.epoch * steps):
+        label = f"epoch {self.epoch + 1}/{plan.epochs}"
+        with Progress(total=steps, label=label, process=process, done=running.step) as progress:
+            # an epoch that was stopped in its validation has no batches left, and `batches` is at the next one
+            for images, labels, confidence, *_ in () if running.done else running.clock.fetch(batches):
+                step = self.epoch * steps + running.step
+                seed_step(seed=plan.seed, epoch=self.epoch, step=running.step, rank=process.rank)
                 lr = self._set_lr(schedule(step))
-                logits = _logits(self._forward, images.to(device, non_blocking=True))
-                loss = plan.loss(logits.float(), labels.to(device), confidence.to(device))
+                logits = _logits(self._forward, images.to(process.device, non_blocking=True))
+                loss = plan.loss(logits.float(), labels.to(process.device), confidence.to(process.device))
                 self.optimizer.zero_grad()
                 loss.backward()
                 self.optimizer.step()
-                loss_sum += loss.detach() * len(images)
-                images_seen += len(images)
+                running.add(loss, len(images))
                 if progress.advance():
-                    elapsed_s, waited_s = clock.read()
-                    rate = images_seen * self.process.world_size / elapsed_s
-                    mean_loss = loss_sum.item() / images_seen
-                    progress.show(loss=mean_loss, images_per_s=rate, data_wait=waited_s / elapsed_s)
-        return {"lr": lr, **self._epoch_numbers(loss_sum, images_seen, clock)}
+                    progress.show(**running.shown())
+                between()
+        return {"lr": lr, **running.numbers()}
 
     def _set_lr(self, lr: float) -> float:
         for group in self.optimizer.param_groups:
             group["lr"] = lr
         return lr
 
-    def _epoch_numbers(self, loss_sum: torch.Tensor, images: int, clock: LoopClock) -> dict[str, float]:
-        elapsed_s, waited_s = clock.read()
-        own = [loss_sum.item(), images, elapsed_s, waited_s]
-        sums = torch.tensor(own, dtype=torch.float64, device=self.process.device)
-        loss, images, elapsed_s, waited_s = sum_over_ranks(sums, self.process).tolist()
-        if not images:
-            raise ValueError("data must give at least one batch an epoch, got none; lower the batch size")
-        mean_elapsed_s = elapsed_s / self.process.world_size
-        return {
-            "train_loss": loss / images,
-            "images_per_s": images / mean_elapsed_s,
-            "data_wait": waited_s / elapsed_s,
-        }
+
+def _interrupted_by(between: Callable[[], None], batches: Iterable[Any]) -> Iterator[Any]:
+    """The batches, with a call before each."""
+    for batch in batches:
+        between()
+        yield batch
 
 
 def _logits(model: nn.Module, images: torch.Tensor) -> torch.Tensor:

@@ -30,9 +30,12 @@ class Progress:
         label: what is running, such as "epoch 3/10".
         process: only the main one shows anything.
         stream: where to; standard error by default.
+        done: steps that were done before.
     """
 
-    def __init__(self, *, total: int, label: str, process: Process, stream: TextIO | None = None) -> None:
+    def __init__(
+        self, *, total: int, label: str, process: Process, stream: TextIO | None = None, done: int = 0
+    ) -> None:
         self._stream = stream or sys.stderr
         self._label = label
         self._total = total
@@ -41,8 +44,9 @@ class Progress:
         # Reading the loss waits for the GPU, so it happens once a second at most, and hardly ever for a log.
         self._interval_s = 1.0 if self._terminal else 30.0
         self._shown_at = time.perf_counter()
-        self._done = 0
-        self._bar = tqdm(total=total, desc=label, file=self._stream, leave=False) if self._terminal else None
+        self._done = done
+        bar = {"total": total, "desc": label, "file": self._stream, "initial": done}
+        self._bar = tqdm(**bar, leave=False) if self._terminal else None
 
     def advance(self) -> bool:
         """Count one step; True when it is time to `show` numbers."""

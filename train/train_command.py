@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,7 +28,8 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
         description=(
             "Train a classifier with SGD, Nesterov momentum, linear warm-up (5 epochs, at most a tenth of the run) and "
             "a cosine. Writes last.pt, best.pt (highest validation top-1) and TensorBoard scalars to the output "
-            "folder. Several processes: torchrun --nproc-per-node N -m softfeed.train.cli train ..."
+            "folder. Ctrl-C or SIGTERM saves the run and ends it. Several processes: "
+            "torchrun --nproc-per-node N -m softfeed.train.cli train ..."
         ),
     )
     parser.add_argument("data", metavar="DATA", help="training data: image folder or converted shard set")
@@ -45,8 +46,22 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
     parser.add_argument(
         "--resume",
         action="store_true",
-        help="go on from last.pt in the output folder, if it is there, with the same data and settings; the number of "
-        "processes may differ where --batch-size keeps the images of all processes together the same",
+        help="go on from last.pt in the output folder, if it is there, with the same data and settings, also in the "
+        "middle of an epoch, exactly as if there had been no stop; the number of processes may differ where "
+        "--batch-size keeps the images of all processes together the same",
+    )
+    parser.add_argument(
+        "--save-every-minutes",
+        type=float,
+        default=10.0,
+        metavar="M",
+        help="within an epoch, save when the last time is so long ago; 0 for never (default: 10)",
+    )
+    parser.add_argument(
+        "--save-every-steps",
+        type=int,
+        metavar="N",
+        help="within an epoch, also save after every N steps (default: by time alone)",
     )
     parser.add_argument("--batch-size", type=int, default=64, metavar="N", help="images per process (default: 64)")
     parser.add_argument(
@@ -85,6 +100,7 @@ def run(args: argparse.Namespace) -> int:
     from .checkpoint import open_run
     from .distributed import agree, from_main, joined, rank_errors
     from .engine import Trainer
+    from .saving import Saver
 
     with joined(args.device) as process, ExitStack() as stack:
         checkpoint = from_main(lambda: open_run(args.output, resume=args.resume), process)
@@ -95,8 +111,11 @@ def run(args: argparse.Namespace) -> int:
             if checkpoint is not None:
                 trainer.restore(checkpoint)
         if process.is_main:
-            print(_header(args, job, process, start=trainer.epoch), flush=True)
-        trainer.fit(job.batches, job.validation, after_epoch=_saver(trainer, args.output, job, stack))
+            print(_header(args, job, trainer), flush=True)
+        rules = {"every_steps": args.save_every_steps, "every_minutes": args.save_every_minutes}
+        saver = Saver(trainer, args.output, job.settings, job.batches.classes, **rules)
+        with saver.watching():
+            trainer.fit(job.batches, job.validation, after_epoch=saver.after_epoch, between=saver.between)
     return 0
 
 
@@ -118,8 +137,10 @@ class _Job:
 def _prepare(args: argparse.Namespace, process: Process, stack: ExitStack) -> _Job:
     from ..pipelines.described import described
     from . import models
-    from .distributed import seed_epoch
+    from .distributed import seed_step
+    from .saving import check_rules
 
+    check_rules(every_steps=args.save_every_steps, every_minutes=args.save_every_minutes)
     recipe, image_size = data_options.recipe(args), data_options.image_size(args)
     batch_size = args.batch_size * process.world_size
     plan = _plan(args, image_size=image_size, batch_size=batch_size)
@@ -140,7 +161,7 @@ def _prepare(args: argparse.Namespace, process: Process, stack: ExitStack) -> _J
         "loss": repr(plan.loss),
         "loss_fields": described(plan.loss),
     }
-    seed_epoch(seed=args.seed, epoch=0, rank=0)  # the same weights on every rank
+    seed_step(seed=args.seed, epoch=0, step=0, rank=0)  # the same weights on every rank
     model = models.build(args.model, batches.num_classes, image_size=image_size)
     return _Job(model, plan, batches, validation, settings)
 
@@ -215,38 +236,18 @@ def _plan(args: argparse.Namespace, *, image_size: int, batch_size: int) -> Trai
     )
 
 
-def _header(args: argparse.Namespace, job: _Job, process: Process, *, start: int) -> str:
-    settings, batches = job.settings, job.batches
+def _header(args: argparse.Namespace, job: _Job, trainer: Trainer) -> str:
+    settings, batches, process = job.settings, job.batches, trainer.process
     lines = [
         f"{args.model} on {batches.num_samples:,} images of {batches.num_classes} classes, {settings['image_size']} "
         f"pixels; batch {settings['batch_size']}, lr {job.plan.lr:.3g}, {process.world_size} x {process.device.type}",
         f"recipe: {settings['recipe']}",
     ]
     if args.resume:
-        done = f"{start} of {args.epochs} epochs done" if start else "nothing to resume yet, starting anew"
+        done = f"{trainer.epoch} of {args.epochs} epochs done"
+        if trainer.steps_to_skip:
+            done += f", and {trainer.steps_to_skip} of {len(batches)} steps of the next"
+        elif not trainer.epoch:
+            done = "nothing to resume yet, starting anew"
         lines.append(f"{args.output}: {done}")
     return "\n".join(lines)
-
-
-def _saver(trainer: Trainer, output: Path, job: _Job, stack: ExitStack) -> Callable[[dict[str, float]], None]:
-    """What rank 0 does after an epoch: checkpoints first, then curves and a line."""
-    from . import checkpoint
-    from .progress import Curves, epoch_line
-
-    curves: list[Curves] = []
-
-    def save(row: dict[str, float]) -> None:
-        if not trainer.process.is_main:
-            return
-        output.mkdir(parents=True, exist_ok=True)
-        state = trainer.checkpoint(job.settings, job.batches.classes)
-        if "top1" in row and row["top1"] >= max(past["top1"] for past in trainer.history):
-            checkpoint.save(output / checkpoint.BEST, state)
-        checkpoint.save(output / checkpoint.LAST, state)
-        if not curves:  # only now, so that a run that never got here leaves an empty folder
-            curves.append(Curves(output, first_epoch=int(row["epoch"])))
-            stack.callback(curves[0].close)
-        curves[0].add(row)
-        print(epoch_line(row, epochs=trainer.plan.epochs), flush=True)
-
-    return save

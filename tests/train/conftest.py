@@ -12,22 +12,32 @@ class MemoryLoader:
         self.images, self.labels, self.confidence = images, labels, confidence
         self.batch_size, self.shuffle, self.rank, self.world_size = batch_size, shuffle, rank, world_size
         self.log = log
-        self.epoch = 0
+        self.epoch, self._first = 0, 0
+        self._place = (0, 0)
 
     def __len__(self):
         own = len(self.labels) // self.world_size
         return own // self.batch_size if self.shuffle else -(-own // self.batch_size)
 
     def set_epoch(self, epoch):
-        self.epoch = epoch
+        if epoch != self.epoch:
+            self.epoch, self._first = epoch, 0
+
+    def state_dict(self):
+        return {"place": list(self._place)}
+
+    def load_state_dict(self, state):
+        self.epoch, self._first = state["place"]
 
     def __iter__(self):
         order = np.arange(len(self.labels))
         if self.shuffle:
             order = np.random.default_rng(self.epoch).permutation(order)
-            self.epoch += 1  # as the real one does
+        epoch, first, self._first = self.epoch, self._first, 0
+        self.epoch += 1  # as the real one does
         own = order[self.rank :: self.world_size]
-        for step in range(len(self)):
+        for step in range(first, len(self)):
+            self._place = (epoch, step + 1)
             index = torch.from_numpy(own[step * self.batch_size : (step + 1) * self.batch_size])
             if self.log is not None:
                 self.log.extend(index.tolist())

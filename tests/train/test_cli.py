@@ -223,6 +223,8 @@ def test_a_run_of_an_older_version_may_be_resumed(run, data, tmp_path, capsys):
         (["--image-size", "0"], "image_size must be a whole number of at least 1, got 0"),
         (["--sigma-decay-epochs", "3"], "sigma-decay-epochs must be in [0, 2], got 3"),
         (["--val", "/nowhere"], "/nowhere"),
+        (["--save-every-steps", "0"], "save-every-steps must be at least 1, got 0"),
+        (["--save-every-minutes", "-1"], "save-every-minutes must not be negative, got -1.0"),
         (["--output", "/proc/run"], "output must be writable, got /proc, which takes no file"),
     ],
 )
@@ -305,8 +307,11 @@ def test_ctrl_c_ends_without_a_traceback(data, tmp_path):
         process.send_signal(signal.SIGINT)
         errors = process.stderr.read()
     assert process.returncode == 130
-    assert errors == "softfeed: error: interrupted\n"
-    assert checkpoint.load(tmp_path / "run" / "last.pt").epoch >= 1
+    saved = f"softfeed: error: interrupted; the run is saved in {tmp_path / 'run'}, go on with --resume\n"
+    assert errors == "ending after this step; once more to end at once\n" + saved
+    state = checkpoint.load(tmp_path / "run" / "last.pt")
+    assert state.epoch >= 1
+    assert state.running is None or state.running["step"] in (1, 2, 3, 4)
 
 
 def test_overview_and_version_need_no_heavy_imports():

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from softfeed.train.distributed import Process, RankError, joined, pick_device, rank_errors, seed_epoch
+from softfeed.train.distributed import Process, RankError, joined, pick_device, rank_errors, seed_step
 from softfeed.train.engine import Trainer, TrainingPlan, evaluate
 from softfeed.train.threads import share_cores
 from torch import nn
@@ -148,14 +148,15 @@ def test_a_full_gpu_on_one_rank_is_one_line_that_says_what_to_do():
         raise torch.OutOfMemoryError(FULL)
 
 
-def test_each_rank_and_epoch_has_its_own_generator_state():
+def test_each_rank_and_step_has_its_own_generator_state():
     drawn = set()
     for epoch in range(3):
-        for rank in range(3):
-            seed_epoch(seed=1, epoch=epoch, rank=rank)
-            drawn.add(torch.rand(1).item())
-    assert len(drawn) == 9
-    seed_epoch(seed=1, epoch=2, rank=2)
+        for step in range(3):
+            for rank in range(3):
+                seed_step(seed=1, epoch=epoch, step=step, rank=rank)
+                drawn.add(torch.rand(1).item())
+    assert len(drawn) == 27
+    seed_step(seed=1, epoch=2, step=1, rank=2)
     assert torch.rand(1).item() in drawn
 
 

@@ -95,6 +95,47 @@ def test_resumed_run_equals_the_uninterrupted_one_bit_for_bit(problem, memory_lo
         assert torch.equal(one, two["momentum_buffer"])
 
 
+@pytest.fixture
+def one_thread():
+    """So small a network is not worth more, and threads wait for each other where others compute, too."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.mark.usefixtures("one_thread")
+@pytest.mark.parametrize("stop", range(1, 17))
+def test_a_run_stopped_anywhere_equals_the_uninterrupted_one_bit_for_bit(problem, memory_loader, tmp_path, stop):
+    """After each of 6 steps of training and before each of 2 of validation, in two epochs."""
+    plan = TrainingPlan(epochs=2, lr=0.05, seed=3)
+
+    def fit(trainer, between=None):
+        validation = memory_loader(*problem, batch_size=48, shuffle=False)
+        return trainer.fit(memory_loader(*problem, batch_size=16), validation, between=between)
+
+    whole = Trainer(small_model(dropout=0.2), plan)
+    fit(whole)
+    first, calls = Trainer(small_model(dropout=0.2), plan), []
+
+    def stopped():
+        calls.append(first.running.step)
+        if len(calls) == stop:
+            checkpoint.save(tmp_path / "last.pt", first.checkpoint({}, ("a", "b", "c")))
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        fit(first, stopped)
+    resumed = Trainer(small_model(seed=1, dropout=0.2), plan)
+    resumed.restore(checkpoint.load(tmp_path / "last.pt"))
+    assert resumed.steps_to_skip == calls[-1] == min((stop - 1) % 8 + 1, 6)
+    history = fit(resumed)
+    for name, value in whole.model.state_dict().items():
+        assert torch.equal(value, resumed.model.state_dict()[name]), name
+    for name in ("train_loss", "lr", "nll", "top1"):
+        assert [row[name] for row in history] == [row[name] for row in whole.history], name
+
+
 def test_dropout_differs_between_epochs_and_repeats_for_a_seed(problem, memory_loader):
     def losses(seed):
         # A rate of 1e-12 leaves the weights where they are, so only dropout tells the epochs apart.

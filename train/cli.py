@@ -15,6 +15,7 @@ from typing import NoReturn
 # that is asked for gets imported: `softfeed --help` must not wait for torch and DALI.
 COMMANDS = {
     "convert": ("..pipelines.shards.cli", "turn images into a shard set that reads fast"),
+    "verify": ("..pipelines.shards.verify_cli", "find anything that is wrong with a shard set"),
     "train": (".train_command", "train a classifier on softly augmented images"),
     "eval": (".eval_command", "measure accuracy and calibration of a checkpoint"),
     "show": (".show_command", "draw what a recipe does to images, and its curves"),

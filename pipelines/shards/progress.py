@@ -1,4 +1,4 @@
-"""What a person sees of a running conversion: a bar on a terminal, else a line now and then."""
+"""What a person sees of a running conversion or verification: a bar on a terminal, else a line now and then."""
 
 import sys
 import time
@@ -7,13 +7,14 @@ from typing import TextIO
 from tqdm import tqdm
 
 _LINE_EVERY_S = 10.0  # in a log, where a bar would write a line per update
-_UNITS = {"reading": "files", "converting": "images"}
+_UNITS = {"reading": "files"}  # what other stages count are images
+_TROUBLE = {"converting": "bad", "verifying": "problems", "verifying again": "problems"}
 
 
 class ConversionProgress:
-    """Shows the `progress` calls of `convert` as a tqdm bar or as plain lines.
+    """Shows the `progress` calls of `convert` and `verify` as a tqdm bar or as plain lines.
 
-    Both tell images/s and MB/s of what this run does, the time left, and bad images.
+    Both tell images/s and MB/s of what this run does, the time left, and bad images or problems.
 
     Args:
         stream: where to; standard error by default.
@@ -27,7 +28,7 @@ class ConversionProgress:
         self._first = 0
 
     def __call__(self, stage: str, done: int, total: int, bad: int, written: int) -> None:
-        """Show that `done` of `total` files or images are done, `bad` of them left out; see `convert.Progress`."""
+        """Show that `done` of `total` files or images are done, and how many are bad; see `convert.Progress`."""
         now = time.perf_counter()
         if stage != self._stage:
             self.close()
@@ -39,9 +40,8 @@ class ConversionProgress:
             self._advance_bar(done, total, bad, written)
         elif done == total or now - self._line_at >= _LINE_EVERY_S:
             self._line_at = now
-            self._stream.write(
-                f"{stage}: {done:,} of {total:,} {_UNITS[stage]}{self._rates(done, total, bad, written)}\n"
-            )
+            unit = _UNITS.get(stage, "images")
+            self._stream.write(f"{stage}: {done:,} of {total:,} {unit}{self._rates(done, total, bad, written)}\n")
             self._stream.flush()
 
     def close(self) -> None:
@@ -53,17 +53,17 @@ class ConversionProgress:
     def _rates(self, done: int, total: int, bad: int, written: int) -> str:
         elapsed = max(time.perf_counter() - self._begin, 1e-9)
         rate = (done - self._first) / elapsed
-        if self._stage != "converting" or not rate:
+        if self._stage not in _TROUBLE or not rate:
             return ""
         left = f", {tqdm.format_interval((total - done) / rate)} left" if done < total else ""
-        return f", {rate:,.0f} images/s, {written / elapsed / 1e6:,.1f} MB/s{left}, {bad} bad"
+        return f", {rate:,.0f} images/s, {written / elapsed / 1e6:,.1f} MB/s{left}, {bad} {_TROUBLE[self._stage]}"
 
     def _advance_bar(self, done: int, total: int, bad: int, written: int) -> None:
         if self._bar is None:
-            unit = f" {_UNITS[self._stage]}"
+            unit = f" {_UNITS.get(self._stage, 'images')}"
             self._bar = tqdm(total=total, desc=self._stage, unit=unit, file=self._stream, dynamic_ncols=True)
-        if self._stage == "converting":
+        if trouble := _TROUBLE.get(self._stage):
             rate = written / max(time.perf_counter() - self._begin, 1e-9) / 1e6
-            self._bar.set_postfix_str(f"{rate:,.1f} MB/s, {bad} bad", refresh=False)
+            self._bar.set_postfix_str(f"{rate:,.1f} MB/s, {bad} {trouble}", refresh=False)
             self._bar.initial = self._first
         self._bar.update(done - self._bar.n)

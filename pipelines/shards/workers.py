@@ -1,4 +1,4 @@
-"""Worker processes that do jobs in order and never outlive the conversion."""
+"""Worker processes that do jobs in order and never outlive the program."""
 
 import math
 import multiprocessing
@@ -62,7 +62,7 @@ def worker_processes(count: int) -> Iterator[Executor | None]:
             reason, advice = "memory full?", f"try again with fewer than {count} workers"
         else:
             reason = "importing the program"
-            advice = 'call convert below `if __name__ == "__main__":` in the program, or with workers=1'
+            advice = 'call this below `if __name__ == "__main__":` in the program, or with workers=1'
         raise ChildProcessError(f"worker processes must survive, got one that died ({reason}); {advice}") from None
     finally:
         executor.shutdown(wait=True, cancel_futures=True)

@@ -232,7 +232,7 @@ def test_a_script_that_does_not_guard_its_call_is_told_to(tmp_path, image_folder
     run = subprocess.run(arguments, capture_output=True, text=True, check=False, timeout=120)
     assert run.stderr.splitlines()[-1].endswith(
         "got one that died (importing the program); "
-        'call convert below `if __name__ == "__main__":` in the program, or with workers=1'
+        'call this below `if __name__ == "__main__":` in the program, or with workers=1'
     )
 
 

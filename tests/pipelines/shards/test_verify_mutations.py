@@ -1,0 +1,104 @@
+"""Sets damaged in thousands of ways: verify must name every one, and neither crash nor hang."""
+
+import importlib.util
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from softfeed.pipelines.shards.convert import convert
+from softfeed.pipelines.shards.formats import CONTAINERS
+from softfeed.pipelines.shards.layout import ShardOptions
+from softfeed.pipelines.shards.verify import verify
+
+_spec = importlib.util.spec_from_file_location("mutations", Path(__file__).with_name("mutations.py"))
+mutations = importlib.util.module_from_spec(_spec)
+_spec.loader.exec_module(mutations)
+
+MAGIC = b"\x0a\x23\xd7\xce"
+HANGS = 30  # seconds; a set takes about ten milliseconds
+
+
+@pytest.fixture(scope="module")
+def sets(tmp_path_factory, encoded):
+    """A set of 12 samples in 3 shards in each format, as the bytes of its files."""
+    root = tmp_path_factory.mktemp("mutations")
+    for row in range(12):
+        image = encoded(row, size=(12 + row, 9), kind=("PNG", "JPEG")[row % 2])
+        if row in (3, 8):
+            image += bytes(-len(image) % 4) + MAGIC * 2  # RecordIO splits it
+        path = root / "images" / f"class{row % 3}" / f"{row:03d} v1.5.jpg"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(image)
+    made = {}
+    for name in CONTAINERS:
+        convert(root / "images", root / name, ShardOptions(shard_samples=4, format=name), workers=1)
+        made[name] = {path.name: path.read_bytes() for path in (root / name).iterdir()}
+    return made
+
+
+def _write(folder, files):
+    for name, data in files.items():
+        path = folder / name
+        if data is None:
+            path.unlink()
+        else:
+            path.write_bytes(data)
+
+
+def _is_named(report, damage):
+    texts = [f"{finding.file}: {finding.problem}" for finding in report.findings]
+    return any(name in text for name in damage.files for text in texts)
+
+
+def _run(folder, original, kind, seed, *, consistent):
+    """Damage a set, verify it, and put it back; returns the report, or None if the mutation changed nothing."""
+    rng = np.random.default_rng(seed)
+    files = dict(original)
+    damage = kind(rng, files, folder.parent)
+    if consistent:
+        mutations.checksums(files)
+    changed = {name: data for name, data in files.items() if original.get(name) != data}
+    if not changed or (consistent and set(changed) == {"dataset.json"}):
+        return None
+    _write(folder, changed)
+    begin = time.perf_counter()
+    report = verify(folder, workers=1)
+    assert time.perf_counter() - begin < HANGS
+    _write(folder, {name: original.get(name) for name in changed})
+    what = f"{kind.__name__}, seed {seed}, consistent {consistent}"
+    assert not report.ok, f"not found: {what} in {damage}"
+    assert _is_named(report, damage), f"not named: {what} in {damage}, got {[str(item) for item in report.findings]}"
+    if consistent and damage.offset is not None:
+        assert any(item.offset is not None for item in report.findings), f"no place: {what}"
+    return report
+
+
+def _fuzz(folder, original, kinds, seeds, *, consistent):
+    folder.mkdir()
+    _write(folder, original)
+    assert verify(folder, decode=True, workers=1).ok
+    done = 0
+    for seed in seeds:
+        for kind in kinds:
+            done += _run(folder, original, kind, seed, consistent=consistent) is not None
+    assert verify(folder, decode=True, workers=1).ok
+    return done
+
+
+@pytest.mark.parametrize("name", CONTAINERS)
+def test_every_kind_of_damage_is_named(tmp_path, sets, name):
+    assert _fuzz(tmp_path / "set", sets[name], mutations.PLAIN, range(3), consistent=False) > 80
+
+
+@pytest.mark.parametrize("name", CONTAINERS)
+def test_damage_with_right_checksums_is_named(tmp_path, sets, name):
+    assert _fuzz(tmp_path / "set", sets[name], mutations.CONSISTENT, range(3), consistent=True) > 40
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", CONTAINERS)
+def test_thousands_of_damaged_sets(tmp_path, sets, name):
+    plain = _fuzz(tmp_path / "plain", sets[name], mutations.PLAIN, range(1000, 1015), consistent=False)
+    consistent = _fuzz(tmp_path / "consistent", sets[name], mutations.CONSISTENT, range(2000, 2018), consistent=True)
+    assert plain + consistent > 700

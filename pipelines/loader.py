@@ -137,6 +137,15 @@ class Loader:
         self._place = self._next = Place(0, 0)  # of the last batch handed over, and where the next `iter` begins
         self._playing: Iterator[Any] | None = None
 
+    @property
+    def speed_settings(self) -> dict[str, Any]:
+        """The settings in use that matter here and change nothing but speed, as keyword arguments of a loader."""
+        options, decoder = self._options, self._options.decoder
+        settings: dict[str, Any] = {"num_threads": options.num_threads, "prefetch": options.prefetch}
+        if decoder.device_id is not None:
+            settings |= {"hw_decoder_load": decoder.hw_decoder_load, "roi_decode": decoder.roi}
+        return settings
+
     # frameworks that find a sampler look for this beside it; DataLoader has None where it makes no batches of samples
     batch_sampler = None
 

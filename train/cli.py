@@ -18,6 +18,7 @@ COMMANDS = {
     "verify": ("..pipelines.shards.verify_cli", "find anything that is wrong with a shard set"),
     "train": (".train_command", "train a classifier on softly augmented images"),
     "eval": (".eval_command", "measure accuracy and calibration of a checkpoint"),
+    "tune": (".tune_command", "find the fastest settings of the loader for a data set on this machine"),
     "show": (".show_command", "draw what a recipe does to images, and its curves"),
     "demo": (".demo", "train on handwritten digits with hard and soft crops, and report"),
 }

@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import argparse
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from ..pipelines import Recipe
 
 
-def add_options(parser: argparse.ArgumentParser) -> None:
-    """Add --recipe, --image-size and --sigma-decay-epochs."""
+def add_recipe_options(parser: argparse.ArgumentParser) -> None:
+    """Add --recipe and --image-size."""
     parser.add_argument(
         "--recipe", metavar="NAME", help="augmentation (default: soft-cifar for square raw images, else soft-imagenet)"
     )
     parser.add_argument(
         "--image-size", type=int, metavar="S", help="pixels a side (default: a raw shard set's own size, else 224)"
     )
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Add --recipe, --image-size and --sigma-decay-epochs."""
+    add_recipe_options(parser)
     parser.add_argument(
         "--sigma-decay-epochs",
         type=int,
@@ -24,6 +29,38 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="divide a soft crop's sigma by 1000 for the last N epochs (the paper: 20 on CIFAR-100)",
     )
+
+
+def add_speed_options(parser: argparse.ArgumentParser) -> None:
+    """Add --prefetch, --hw-decoder-load and --roi-decode, which `softfeed tune` finds values for."""
+    parser.add_argument("--prefetch", type=int, default=2, metavar="N", help="batches kept ahead (default: 2)")
+    parser.add_argument(
+        "--hw-decoder-load",
+        type=float,
+        default=0.65,
+        metavar="SHARE",
+        help="share of the images that a GPU's JPEG engines decode, in [0, 1] (default: 0.65)",
+    )
+    parser.add_argument(
+        "--roi-decode",
+        action=argparse.BooleanOptionalAction,
+        help="decode only the visible part of each image (default: wherever that works, as tried once on each GPU)",
+    )
+
+
+def speed_settings(args: argparse.Namespace) -> dict[str, Any]:
+    """What `add_speed_options` was given, as arguments of the loader."""
+    return {name: getattr(args, name) for name in ("prefetch", "hw_decoder_load", "roi_decode")}
+
+
+def as_options(settings: dict[str, Any]) -> str:
+    """Settings of the loader as options of `softfeed train`."""
+    names = {"num_threads": "threads"}
+    words = []
+    for name, value in settings.items():
+        option = names.get(name, name).replace("_", "-")
+        words.append(f"--{'' if value else 'no-'}{option}" if isinstance(value, bool) else f"--{option} {value}")
+    return " ".join(words)
 
 
 def recipe_name(args: argparse.Namespace) -> str:

@@ -93,6 +93,7 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
         help="threads for data per process (default: its share of the cores with a GPU, half of it without); "
         "OMP_NUM_THREADS sets those of the network on CPUs",
     )
+    data_options.add_speed_options(parser)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -193,6 +194,8 @@ def _loaders(
         "seed": args.seed,
         "device": process.device,
         "num_threads": share_cores(process, args.threads),
+        "channels_last": True,  # as the network computes
+        **data_options.speed_settings(args),
     }
     with _in_terms_of_options():
         batches = stack.enter_context(Loader(args.data, recipe, args.batch_size, image_size, **options))

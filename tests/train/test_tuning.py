@@ -1,0 +1,207 @@
+"""Which setting wins, with a clock and loaders made for the test, and the command on real ones."""
+
+import json
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from softfeed.pipelines import Loader, presets
+from softfeed.train import tuning
+from softfeed.train.cli import main
+from softfeed.train.tuning import MIN_ROUNDS, faster, tune
+
+
+class Clock:
+    """Time that passes only where a fake loader says so."""
+
+    def __init__(self):
+        self.now, self.playing = 0.0, None
+
+    def perf_counter(self):
+        return self.now
+
+
+class FakeLoader:
+    """Batches of ten images, each of which takes `cost` seconds and some noise, or none if decoded during a pause."""
+
+    device = torch.device("cpu")
+
+    def __init__(self, clock, cost, rng, noise, **settings):
+        self.clock, self.cost, self.rng, self.noise = clock, cost, rng, noise
+        self.speed_settings = {"num_threads": 2, "prefetch": 2} | settings
+        self.closed = False
+        self.ready = 0
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.closed = True
+
+    def __iter__(self):
+        for _ in range(5):
+            if self.clock.playing is not self:  # the one before is paused, and this one's pause is over
+                self.clock.playing, self.ready = self, self.speed_settings["prefetch"]
+            if self.ready:
+                self.ready -= 1
+            else:
+                self.clock.now += self.cost * float(self.rng.lognormal(0, self.noise))
+            yield SimpleNamespace(labels=np.zeros(10))
+
+
+@pytest.fixture
+def tuned(monkeypatch):
+    """Tunes fake loaders: a function of (cost by settings, noise); returns the trials and the loaders."""
+
+    def run(cost, noise=0.0, choices=None, seed=0, **options):
+        clock, rng, loaders = Clock(), np.random.default_rng(seed), []
+        monkeypatch.setattr(tuning, "time", clock)
+
+        def make(**settings):
+            loaders.append(FakeLoader(clock, cost(settings), rng, noise, **settings))
+            return loaders[-1]
+
+        start = {"num_threads": 2, "prefetch": 2}
+        choices = choices or {"num_threads": (1, 2, 4), "prefetch": (1, 2, 4)}
+        settings = {"seconds": 100.0, "rounds": 7, "report": lambda text: None} | options
+        return list(tune(make, start, choices, **settings)), loaders, clock
+
+    return run
+
+
+def test_the_fastest_value_of_each_setting_is_taken(tuned):
+    trials, loaders, _ = tuned(lambda s: 0.1 / s["num_threads"] * (0.5 if s["prefetch"] == 4 else 1), noise=0.02)
+    assert [(trial.name, trial.chosen) for trial in trials] == [("num_threads", 4), ("prefetch", 4)]
+    assert [trial.values for trial in trials] == [(2, 1, 4), (2, 1, 4)]
+    assert trials[0].gain == pytest.approx(2, rel=0.05)
+    assert trials[0].medians == pytest.approx((200, 100, 400), rel=0.05)
+    # prefetch was tried with the threads that had won
+    assert all(loader.speed_settings["num_threads"] == 4 for loader in loaders[3:])
+    assert all(loader.closed for loader in loaders)
+
+
+def test_the_default_stays_where_the_rest_is_as_fast(tuned):
+    trials, *_ = tuned(lambda s: 0.1)
+    assert [trial.chosen for trial in trials] == [2, 2]
+    assert [trial.gain for trial in trials] == [1, 1]
+
+
+def test_a_small_gain_is_not_worth_another_setting(tuned):
+    trials, *_ = tuned(lambda s: 0.1 / (1.02 if s["prefetch"] == 4 else 1))
+    assert trials[1].chosen == 2
+
+
+def test_time_is_kept_where_batches_are_quick(tuned):
+    *_, clock = tuned(lambda s: 0.01, seconds=50.0)
+    assert clock.now == pytest.approx(50, rel=0.1)
+
+
+def test_time_is_up_after_the_fewest_rounds_where_batches_are_slow(tuned):
+    trials, *_ = tuned(lambda s: 5.0, seconds=10.0, rounds=30)
+    assert {len(rates) for trial in trials for rates in trial.images_per_s} == {MIN_ROUNDS}
+
+
+def test_noise_wins_seldom_and_a_real_gain_always():
+    """Rates in the same rounds of one value in use and four others, a thousand times over."""
+    rng = np.random.default_rng(0)
+    alike = [faster(rng.lognormal(0, 0.2, (5, 7)).tolist()) for _ in range(1000)]
+    assert np.mean(np.array(alike) > 0) < 0.05
+    better = np.array([1, 1, 1.2, 1, 1])[:, None]
+    # rounds differ by more than the gain, values within a round by less
+    played = [better * rng.lognormal(0, 0.5, 7) * rng.lognormal(0, 0.03, (5, 7)) for _ in range(1000)]
+    assert np.mean([faster(rates.tolist()) == 2 for rates in played]) > 0.98
+
+
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [
+        ({"seconds": 0}, "seconds must be positive, got 0"),
+        ({"seconds": float("inf")}, "seconds must be positive, got inf"),
+        ({"rounds": 4}, "rounds must be at least 5, got 4"),
+    ],
+)
+def test_impossible_budgets_are_refused(tuned, option, message):
+    with pytest.raises(ValueError, match=message):
+        tuned(lambda s: 0.1, **option)
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory):
+    from PIL import Image
+
+    root, rng = tmp_path_factory.mktemp("photos"), np.random.default_rng(0)
+    for number in range(12):
+        path = root / f"c{number % 2}" / f"{number}.jpg"
+        path.parent.mkdir(exist_ok=True)
+        Image.fromarray(rng.integers(0, 256, (30, 40, 3), np.uint8)).save(path)
+    return root
+
+
+@pytest.fixture
+def command(photos, monkeypatch, capsys):
+    monkeypatch.setattr(tuning, "_LEAST_S", 0.001)
+
+    def run(*options):
+        small = ["--device", "cpu", "--batch-size", "4", "--image-size", "16", "--seconds", "0.1", "--rounds", "5"]
+        assert main(["tune", str(photos), *small, *options]) == 0
+        return capsys.readouterr().out
+
+    return run
+
+
+def test_what_json_says_goes_into_a_loader_and_a_training_run(command, photos, tmp_path):
+    result = json.loads(command("--json"))
+    assert sorted(result["settings"]) == ["num_threads", "prefetch"]
+    by_name = {trial["setting"]: trial for trial in result["measured"]}
+    assert list(by_name) == ["num_threads", "prefetch", "batch_size"]
+    for trial in by_name.values():
+        assert all(len(rates["rounds"]) >= 5 and min(rates["rounds"]) > 0 for rates in trial["images_per_s"])
+        assert trial["in_use"] == trial["images_per_s"][0]["value"]
+    assert [rates["value"] for rates in by_name["batch_size"]["images_per_s"]] == [4, 1, 2, 8]
+    with Loader(photos, presets.by_name("soft-imagenet"), 4, 16, device="cpu", **result["settings"]) as loader:
+        assert loader.speed_settings == result["settings"]
+        assert len(list(loader)) == 3
+    training = ["train", str(photos), "--model", "small-cnn", "--epochs", "1", "--output", str(tmp_path / "run")]
+    small = ["--image-size", "16", "--batch-size", "4", "--device", "cpu"]
+    assert main([*training, *small, *result["options"].split()]) == 0
+
+
+def test_what_people_read_names_the_settings_to_use(command, photos):
+    out = command()
+    assert "images/s: median (lowest to highest of 5 rounds)" in out
+    assert out.count("keeps ") + out.count("takes ") == 2
+    assert f"softfeed train {photos} --threads " in out
+    assert f"Loader('{photos}', recipe, 4, num_threads=" in out
+
+
+def test_options_of_a_gpu_are_those_of_the_training_command():
+    import argparse
+
+    from softfeed.train import data_options
+
+    parser = argparse.ArgumentParser()
+    data_options.add_speed_options(parser)
+    settings = {"prefetch": 3, "hw_decoder_load": 0.25, "roi_decode": False}
+    words = data_options.as_options(settings).split()
+    assert data_options.speed_settings(parser.parse_args(words)) == settings
+    assert data_options.speed_settings(parser.parse_args([])) == {
+        "prefetch": 2,
+        "hw_decoder_load": 0.65,
+        "roi_decode": None,
+    }
+    assert data_options.as_options({"num_threads": 5, "roi_decode": True}) == "--threads 5 --roi-decode"
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--rounds", "2"], "rounds must be at least 5, got 2"),
+        (["--seconds", "-1"], "seconds must be positive, got -1.0"),
+        (["--batch-size", "0"], "batch_size must be a whole number of at least 1, got 0"),
+        (["--recipe", "softest"], "recipe must be one of the presets, got 'softest'"),
+    ],
+)
+def test_wrong_options_are_one_line(photos, capsys, options, message):
+    assert main(["tune", str(photos), "--device", "cpu", *options]) == 2
+    assert capsys.readouterr().err.startswith(f"softfeed: error: {message}")

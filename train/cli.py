@@ -16,6 +16,7 @@ from typing import NoReturn
 COMMANDS = {
     "convert": ("..pipelines.shards.cli", "turn images into a shard set that reads fast"),
     "verify": ("..pipelines.shards.verify_cli", "find anything that is wrong with a shard set"),
+    "copy": ("..pipelines.shards.copy_cli", "copy a shard set to or from an object store, compared with its checksums"),
     "train": (".train_command", "train a classifier on softly augmented images"),
     "eval": (".eval_command", "measure accuracy and calibration of a checkpoint"),
     "tune": (".tune_command", "find the fastest settings of the loader for a data set on this machine"),

@@ -3,6 +3,7 @@
 import argparse
 import sys
 from contextlib import nullcontext
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .formats import CONTAINERS
@@ -13,10 +14,12 @@ if TYPE_CHECKING:
 
     from .convert import Conversion
     from .layout import ShardOptions
+    from .progress import ConversionProgress
     from .sources import Source
 
 _EXAMPLES = """examples:
   softfeed convert imagenet/train shards/train
+  softfeed convert s3://bucket/ILSVRC2012_img_train.tar shards/train --fetch-to /scratch
   softfeed convert cifar100/ shards/cifar-train --split train --raw
 
 A conversion that was stopped goes on when the same command is run again.
@@ -36,10 +39,17 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
         epilog=_EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("source", metavar="SOURCE", help="file or folder of labelled images")
+    parser.add_argument(
+        "source",
+        metavar="SOURCE",
+        help="file or folder of labelled images, or the URL of one that fsspec can open (with --fetch-to)",
+    )
     parser.add_argument("dest", metavar="DEST", help="folder of the shard set: new, empty, or an unfinished conversion")
     _add_source_arguments(parser.add_argument_group("reading SOURCE"))
     _add_set_arguments(parser.add_argument_group("the shard set"))
+    parser.add_argument(
+        "--fetch-to", metavar="FOLDER", help="where to put the files of a SOURCE that is a URL; they are kept there"
+    )
     parser.add_argument("--workers", type=int, metavar="N", help="processes (default: one per core)")
     parser.add_argument(
         "--dask",
@@ -165,7 +175,7 @@ def run(args: argparse.Namespace) -> int:
     try:
         with cluster as (executor, workers):
             outcomes = _convert(
-                open_source(args.source, reading),
+                open_source(_fetched(args, progress), reading),
                 args,
                 options,
                 workers=workers,
@@ -179,6 +189,19 @@ def run(args: argparse.Namespace) -> int:
     for part, outcome in outcomes.items():
         sys.stdout.write(summary(outcome) if outcome else f"{part} was finished by an earlier run\n")
     return 0
+
+
+def _fetched(args: argparse.Namespace, progress: "ConversionProgress") -> str | Path:
+    """Where the source lies on this machine, fetched if it lies elsewhere."""
+    from .remote import fetch, is_url
+
+    if not is_url(args.source):
+        if args.fetch_to:
+            raise ValueError(f"--fetch-to must be left out for a source of this machine, got {args.fetch_to}")
+        return args.source
+    if not args.fetch_to:
+        raise ValueError(f"--fetch-to must name a folder for a source that lies elsewhere, got none for {args.source}")
+    return fetch(args.source, Path(args.fetch_to), lambda done, total: progress("fetching", done, total, 0, 0))
 
 
 def _convert(

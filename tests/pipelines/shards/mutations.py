@@ -221,6 +221,16 @@ def flip_in_frame(rng, files, work):
     return Damage((name,), at)
 
 
+def damage_image(rng, files, work):
+    name = some_file(rng, files, DATA)
+    found = entries(files, name, work)
+    image = found[int(rng.integers(len(found)))][1].image
+    start = image.offset + int(rng.integers(image.size))
+    size = int(rng.integers(1, 1 + min(40, image.offset + image.size - start)))
+    files[name] = files[name][:start] + rng.bytes(size) + files[name][start + size :]
+    return Damage((name,), start)
+
+
 # indexes
 
 
@@ -374,17 +384,20 @@ def swap_manifest_shards(rng, files, work):
     return Damage(("dataset.json",))
 
 
+INDEXES = (drop_index_line, double_index_line, swap_index_lines, edit_index_number, edit_index_word)
+TABLES = (edit_table, swap_rows, drop_row, double_row)
 PLAIN = (
     *(flip_bit, overwrite, zero, cut, remove_range, double_range, append, swap_ranges),
     *(empty, delete, swap_files, stray),
-    *(double_record, repeat_record_later, drop_record, swap_records, record_of_other_shard, flip_in_frame),
-    *(drop_index_line, double_index_line, swap_index_lines, edit_index_number, edit_index_word),
-    *(edit_table, swap_rows, drop_row, double_row),
+    *(double_record, repeat_record_later, drop_record, swap_records, record_of_other_shard),
+    *(flip_in_frame, damage_image),
+    *INDEXES,
+    *TABLES,
     *(edit_manifest_value, edit_manifest_type, drop_manifest_entry, double_manifest_text, swap_manifest_shards),
 )
 # those that the content of the set shows even when every checksum was computed anew
 CONSISTENT = (
     *(swap_files, double_record, repeat_record_later, drop_record, swap_records, record_of_other_shard, flip_in_frame),
-    *(drop_index_line, double_index_line, swap_index_lines, edit_index_number, edit_index_word),
-    *(edit_table, swap_rows, drop_row, double_row),
+    *INDEXES,
+    *TABLES,
 )

@@ -2,6 +2,7 @@
 
 import importlib.util
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,8 @@ import pytest
 from softfeed.pipelines.shards.convert import convert
 from softfeed.pipelines.shards.formats import CONTAINERS
 from softfeed.pipelines.shards.layout import ShardOptions
+from softfeed.pipelines.shards.repair import repair
+from softfeed.pipelines.shards.shard_set import load
 from softfeed.pipelines.shards.verify import verify
 
 _spec = importlib.util.spec_from_file_location("mutations", Path(__file__).with_name("mutations.py"))
@@ -46,6 +49,10 @@ def _write(folder, files):
             path.write_bytes(data)
 
 
+def _content(folder):
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
 def _is_named(report, damage):
     texts = [f"{finding.file}: {finding.problem}" for finding in report.findings]
     return any(name in text for name in damage.files for text in texts)
@@ -62,8 +69,12 @@ def _run(folder, original, kind, seed, *, consistent):
     if not changed or (consistent and set(changed) == {"dataset.json"}):
         return None
     _write(folder, changed)
+    before = _content(folder)
     begin = time.perf_counter()
-    report = verify(folder, workers=1)
+    report = verify(folder, decode=bool(seed % 2), workers=1)
+    with suppress(ValueError, FileNotFoundError):  # and nothing else
+        load(folder)
+    assert _content(folder) == before
     assert time.perf_counter() - begin < HANGS
     _write(folder, {name: original.get(name) for name in changed})
     what = f"{kind.__name__}, seed {seed}, consistent {consistent}"
@@ -72,6 +83,24 @@ def _run(folder, original, kind, seed, *, consistent):
     if consistent and damage.offset is not None:
         assert any(item.offset is not None for item in report.findings), f"no place: {what}"
     return report
+
+
+def _repair(folder, original, kind, seed):
+    """Damage a set and repair it; returns whether it is whole again, which then means the same bytes as before."""
+    files = dict(original)
+    kind(np.random.default_rng(seed), files, folder.parent)
+    changed = {name: data for name, data in files.items() if original.get(name) != data}
+    _write(folder, changed)
+    report = repair(folder, workers=1)
+    after = _content(folder)
+    shards = {name: data for name, data in files.items() if name.endswith(mutations.DATA) and data is not None}
+    assert {name: after[name] for name in shards} == shards, f"touched a shard: {kind.__name__}, seed {seed}"
+    assert report.ok == (after == original), f"{kind.__name__}, seed {seed}: {report}"
+    assert not report.ok or report.repaired or not changed
+    for name in after.keys() - original.keys():
+        (folder / name).unlink()
+    _write(folder, original)
+    return report.ok
 
 
 def _fuzz(folder, original, kinds, seeds, *, consistent):
@@ -96,9 +125,22 @@ def test_damage_with_right_checksums_is_named(tmp_path, sets, name):
     assert _fuzz(tmp_path / "set", sets[name], mutations.CONSISTENT, range(3), consistent=True) > 40
 
 
+@pytest.mark.parametrize("name", CONTAINERS)
+def test_repair_gives_back_the_same_bytes_or_says_that_it_cannot(tmp_path, sets, name):
+    folder = tmp_path / "set"
+    folder.mkdir()
+    _write(folder, sets[name])
+    whole = {(kind, seed): _repair(folder, sets[name], kind, seed) for seed in range(2) for kind in mutations.PLAIN}
+    assert all(is_whole for (kind, _), is_whole in whole.items() if kind in (*mutations.INDEXES, *mutations.TABLES))
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", CONTAINERS)
 def test_thousands_of_damaged_sets(tmp_path, sets, name):
     plain = _fuzz(tmp_path / "plain", sets[name], mutations.PLAIN, range(1000, 1015), consistent=False)
     consistent = _fuzz(tmp_path / "consistent", sets[name], mutations.CONSISTENT, range(2000, 2018), consistent=True)
     assert plain + consistent > 700
+    folder = tmp_path / "repaired"
+    folder.mkdir()
+    _write(folder, sets[name])
+    assert sum(_repair(folder, sets[name], kind, seed) for seed in range(3000, 3006) for kind in mutations.PLAIN) > 40

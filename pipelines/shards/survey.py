@@ -77,9 +77,9 @@ def survey(folder: Path, *, decode: bool, workers: int | None, progress: Progres
     result.manifest, result.own_checksum = read_manifest(folder, findings)
     files = shard_files(folder)
     if result.manifest is None and not files:
-        raise FileNotFoundError(
-            f"shard set must hold {MANIFEST_FILE} and shards, got neither in {folder}; check the path"
-        )
+        inside = sorted(path.parent for path in folder.glob(f"*/{MANIFEST_FILE}"))
+        advice = f"name one of the sets in it, such as {inside[0]}" if inside else "check the path"
+        raise FileNotFoundError(f"shard set must hold {MANIFEST_FILE} and shards, got neither in {folder}; {advice}")
     result.table, is_table_sound = read_table(folder, result.manifest, findings)
     result.raw_shape = raw_shape_of(result)
     if result.manifest is not None:

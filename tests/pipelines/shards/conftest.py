@@ -1,5 +1,6 @@
 """Small sources to convert, made from seeded noise."""
 
+import importlib.util
 import io
 import json
 from pathlib import Path
@@ -109,3 +110,12 @@ def read_samples():
         ]
 
     return read
+
+
+@pytest.fixture(scope="session")
+def mutations():
+    """The module of that name: kinds of damage to a shard set."""
+    spec = importlib.util.spec_from_file_location("mutations", Path(__file__).with_name("mutations.py"))
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module

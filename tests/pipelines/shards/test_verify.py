@@ -332,6 +332,8 @@ def test_the_command(tmp_path, shard_set, capsys):
     for wrong in (tmp_path / "nowhere", tmp_path / "images", tmp_path / "set" / "dataset.json"):
         assert main(["verify", str(wrong)]) == 2
         assert capsys.readouterr().err.count("\n") == 1
+    assert main(["verify", str(tmp_path)]) == 2
+    assert f"; name one of the sets in it, such as {shard_set}\n" in capsys.readouterr().err
     with pytest.raises(SystemExit, match="2"):
         main(["verify", str(shard_set), "--nonsense"])
 

@@ -1,9 +1,7 @@
 """Sets damaged in thousands of ways: verify must name every one, and neither crash nor hang."""
 
-import importlib.util
 import time
 from contextlib import suppress
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,10 +11,6 @@ from softfeed.pipelines.shards.layout import ShardOptions
 from softfeed.pipelines.shards.repair import repair
 from softfeed.pipelines.shards.shard_set import load
 from softfeed.pipelines.shards.verify import verify
-
-_spec = importlib.util.spec_from_file_location("mutations", Path(__file__).with_name("mutations.py"))
-mutations = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(mutations)
 
 MAGIC = b"\x0a\x23\xd7\xce"
 HANGS = 30  # seconds; a set takes about ten milliseconds
@@ -58,7 +52,7 @@ def _is_named(report, damage):
     return any(name in text for name in damage.files for text in texts)
 
 
-def _run(folder, original, kind, seed, *, consistent):
+def _run(mutations, folder, original, kind, seed, *, consistent):
     """Damage a set, verify it, and put it back; returns the report, or None if the mutation changed nothing."""
     rng = np.random.default_rng(seed)
     files = dict(original)
@@ -85,7 +79,7 @@ def _run(folder, original, kind, seed, *, consistent):
     return report
 
 
-def _repair(folder, original, kind, seed):
+def _repair(mutations, folder, original, kind, seed):
     """Damage a set and repair it; returns whether it is whole again, which then means the same bytes as before."""
     files = dict(original)
     kind(np.random.default_rng(seed), files, folder.parent)
@@ -103,44 +97,55 @@ def _repair(folder, original, kind, seed):
     return report.ok
 
 
-def _fuzz(folder, original, kinds, seeds, *, consistent):
+def _fuzz(mutations, folder, original, kinds, seeds, *, consistent):
     folder.mkdir()
     _write(folder, original)
     assert verify(folder, decode=True, workers=1).ok
     done = 0
     for seed in seeds:
         for kind in kinds:
-            done += _run(folder, original, kind, seed, consistent=consistent) is not None
+            done += _run(mutations, folder, original, kind, seed, consistent=consistent) is not None
     assert verify(folder, decode=True, workers=1).ok
     return done
 
 
 @pytest.mark.parametrize("name", CONTAINERS)
-def test_every_kind_of_damage_is_named(tmp_path, sets, name):
-    assert _fuzz(tmp_path / "set", sets[name], mutations.PLAIN, range(3), consistent=False) > 80
+def test_every_kind_of_damage_is_named(tmp_path, sets, mutations, name):
+    assert _fuzz(mutations, tmp_path / "set", sets[name], mutations.PLAIN, range(3), consistent=False) > 80
 
 
 @pytest.mark.parametrize("name", CONTAINERS)
-def test_damage_with_right_checksums_is_named(tmp_path, sets, name):
-    assert _fuzz(tmp_path / "set", sets[name], mutations.CONSISTENT, range(3), consistent=True) > 40
+def test_damage_with_right_checksums_is_named(tmp_path, sets, mutations, name):
+    assert _fuzz(mutations, tmp_path / "set", sets[name], mutations.CONSISTENT, range(3), consistent=True) > 40
 
 
 @pytest.mark.parametrize("name", CONTAINERS)
-def test_repair_gives_back_the_same_bytes_or_says_that_it_cannot(tmp_path, sets, name):
+def test_repair_gives_back_the_same_bytes_or_says_that_it_cannot(tmp_path, sets, mutations, name):
     folder = tmp_path / "set"
     folder.mkdir()
     _write(folder, sets[name])
-    whole = {(kind, seed): _repair(folder, sets[name], kind, seed) for seed in range(2) for kind in mutations.PLAIN}
+    whole = {
+        (kind, seed): _repair(mutations, folder, sets[name], kind, seed)
+        for seed in range(2)
+        for kind in mutations.PLAIN
+    }
     assert all(is_whole for (kind, _), is_whole in whole.items() if kind in (*mutations.INDEXES, *mutations.TABLES))
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", CONTAINERS)
-def test_thousands_of_damaged_sets(tmp_path, sets, name):
-    plain = _fuzz(tmp_path / "plain", sets[name], mutations.PLAIN, range(1000, 1015), consistent=False)
-    consistent = _fuzz(tmp_path / "consistent", sets[name], mutations.CONSISTENT, range(2000, 2018), consistent=True)
+def test_thousands_of_damaged_sets(tmp_path, sets, mutations, name):
+    plain = _fuzz(mutations, tmp_path / "plain", sets[name], mutations.PLAIN, range(1000, 1015), consistent=False)
+    consistent = _fuzz(
+        mutations, tmp_path / "consistent", sets[name], mutations.CONSISTENT, range(2000, 2018), consistent=True
+    )
     assert plain + consistent > 700
     folder = tmp_path / "repaired"
     folder.mkdir()
     _write(folder, sets[name])
-    assert sum(_repair(folder, sets[name], kind, seed) for seed in range(3000, 3006) for kind in mutations.PLAIN) > 40
+    assert (
+        sum(
+            _repair(mutations, folder, sets[name], kind, seed) for seed in range(3000, 3006) for kind in mutations.PLAIN
+        )
+        > 40
+    )

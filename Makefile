@@ -6,7 +6,7 @@ VENV ?= .venv
 BIN = $(VENV)/bin
 SOURCES = softops pipelines train benchmarks examples tests
 
-.PHONY: demo test test-gpu test-slow check format bench clean
+.PHONY: demo test test-gpu test-slow check format bench bench-gpu clean
 
 demo: $(VENV)/.installed
 	$(BIN)/softfeed demo --output demo-output
@@ -33,6 +33,11 @@ format: $(VENV)/.installed-dev
 # DATA=image folder, RAW=shard set of raw images (optional), OUTPUT=JSON file (optional)
 bench: $(VENV)/.installed
 	$(BIN)/python -m softfeed.benchmarks.crops $(DATA) $(if $(RAW),--raw $(RAW)) $(if $(OUTPUT),--output $(OUTPUT))
+
+# all that needs a GPU to be measured; DATA=image folder or shard set
+bench-gpu: test-gpu
+	$(BIN)/python -m softfeed.benchmarks.outputs $(DATA) --output benchmarks/results/outputs-gpu.json
+	$(BIN)/softfeed tune $(DATA) --batch-size 256 --seconds 180
 
 $(VENV)/.installed: pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit("softfeed needs Python 3.10 or newer, %s is %d.%d; try make PYTHON=python3.11" % (sys.executable, *sys.version_info[:2]) if sys.version_info < (3, 10) else 0)'

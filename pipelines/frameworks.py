@@ -3,7 +3,8 @@
 Lightning (2.6) calls `loader.sampler.set_epoch(epoch)` before each epoch, and takes a loader whose sampler is a
 `SequentialSampler` for one that does not shuffle, and a loader that has a sampler must have a `batch_sampler`, too, if
 only None. timm's training script calls `loader.sampler.set_epoch` if there are several processes. accelerate (1.15)
-passes a loader that is no `DataLoader` through as it is. Scripts use `len(loader.dataset)`, its class names and labels,
+passes a loader that is no `DataLoader` through as it is; Lightning's Fabric refuses it in `setup_dataloaders`, which it
+does not need, as its batches are on the device. Scripts use `len(loader.dataset)`, its class names and labels,
 and `loader.batch_size` in their messages and schedules.
 """
 

@@ -50,6 +50,9 @@ class Loader:
     - `index` on request: int64 (N,), the samples' positions in the data set;
     - `details` on request: what was drawn, a dictionary of numpy arrays, see `plan.Plan.details`.
 
+    On a GPU a batch belongs to the CUDA stream that is current when it is handed over: it may be used there at once,
+    and let go with work on it still queued. Used on another stream, it must be kept until that has done its work.
+
     A recipe with `views=V` > 1 puts V in front of the shapes of `images`, `confidence`, `targets` and `details`; the
     bytes of a sample are read once.
 

@@ -95,7 +95,7 @@ def tune(
     plays = sum(len({settings[name], *values}) for name, values in choices.items())
     for name, others in choices.items():
         values = (settings[name], *(value for value in others if value != settings[name]))
-        rates = _in_turn(
+        rates = played_in_turn(
             [partial(make, **settings | {name: value}) for value in values],
             seconds=seconds * len(values) / plays,
             rounds=rounds,
@@ -110,11 +110,11 @@ def measured(
 ) -> Trial:
     """Rates of some values of a setting that is not for a tuner to change; the first stays chosen."""
     makers = [partial(make, value) for value in values]
-    rates = _in_turn(makers, seconds=seconds, rounds=rounds, report=lambda done: None)
+    rates = played_in_turn(makers, seconds=seconds, rounds=rounds, report=lambda done: None)
     return Trial(name, values, tuple(tuple(row) for row in rates), values[0])
 
 
-def _in_turn(
+def played_in_turn(
     makers: list[Callable[[], Loader]], *, seconds: float, rounds: int, report: Callable[[int], None]
 ) -> list[list[float]]:
     """Images per second of some loaders, one list per loader, in rounds in which each is played for a while.

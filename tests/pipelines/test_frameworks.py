@@ -1,6 +1,10 @@
 """What frameworks look for on a loader, with the frameworks themselves where they are installed."""
 
+import json
+import subprocess
+import sys
 from itertools import chain
+from pathlib import Path
 
 import pytest
 import torch
@@ -186,3 +190,18 @@ class TestLightning:
             trainer(max_epochs=2).fit(second, batches, ckpt_path=tmp_path / "middle.ckpt")
         assert len(first.trained) == 6
         assert first.trained + second.trained == whole.trained
+
+    @pytest.mark.slow
+    def test_two_processes_share_the_samples(self, noise_folder, lightning, tmp_path):
+        """Lightning puts no sampler of its own into the loader: ranks have as many steps, no sample comes twice."""
+        script = Path(__file__).with_name("lightning_ranks.py")
+        torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+        subprocess.run([*torchrun, str(script), str(noise_folder), str(tmp_path)], check=True, timeout=300)
+        first, second = (json.loads((tmp_path / f"{rank}.json").read_text()) for rank in (0, 1))
+        for epoch in (0, 1):
+            for kind, played in (("train", 32), ("val", 37)):
+                by_rank = [[index for e, index in seen[kind] if e == epoch] for seen in (first, second)]
+                assert len(by_rank[0]) == len(by_rank[1])
+                together = list(chain(*by_rank[0], *by_rank[1]))
+                assert len(together) == len(set(together)) == played
+        assert first["train"][:4] != first["train"][4:]

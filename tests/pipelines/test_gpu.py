@@ -1,0 +1,100 @@
+"""What only a GPU can get wrong: order of streams, memory given back too early, engines of the decoder.
+
+The tests of the other files that take `device` run on the GPU, too: types and layouts, kept batches, parts and whole
+images.
+"""
+
+import pytest
+import torch
+from softfeed.pipelines import Loader, Mollify, Recipe, SoftCrop
+from softfeed.pipelines.shards.convert import ShardOptions, convert
+
+pytestmark = pytest.mark.gpu
+
+SOFT = Recipe(crop=SoftCrop())
+BUSY_CYCLES = 20_000_000  # about 10 ms
+
+
+def play(data, recipe=SOFT, **options):
+    return Loader(data, recipe, 5, 224, **{"device": "cuda", "last_batch": "fill", "prefetch": 3, **options})
+
+
+@pytest.fixture
+def busy():
+    """Keeps the GPU at work on another stream: a function to call now and then."""
+    stream = torch.cuda.Stream()
+    square = torch.randn(4096, 4096, device="cuda")
+
+    def more():
+        with torch.cuda.stream(stream):
+            for _ in range(4):
+                square @ square
+
+    yield more
+    torch.cuda.synchronize()
+
+
+def sums(loader, *, epochs=6, before=lambda: None, wait=False):
+    """A sum per image of some epochs, each batch let go as soon as the work on it is queued."""
+    queued = []
+    for _ in range(epochs):
+        for batch in loader:
+            before()
+            queued.append(batch.images.double().sum(dim=(1, 2, 3)))
+            del batch
+            if wait:
+                torch.cuda.synchronize()
+    return torch.stack(queued).cpu()
+
+
+@pytest.mark.parametrize("recipe", [SOFT, Recipe(crop=SoftCrop(), mollify=Mollify())], ids=["soft", "mollified"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+def test_a_consumer_behind_on_a_stream_of_its_own_sees_its_own_batches(photo_folder, recipe, dtype):
+    """The host runs ahead and drops batches whose work is still queued; the graph must not write over them."""
+    with play(photo_folder, recipe, dtype=dtype) as loader:
+        expected = sums(loader, wait=True)
+        for stream in (torch.cuda.current_stream(), torch.cuda.Stream()):
+            loader.set_epoch(0)
+            with torch.cuda.stream(stream):
+                assert torch.equal(sums(loader, before=lambda: torch.cuda._sleep(BUSY_CYCLES)), expected)
+
+
+def test_the_jpeg_engines_write_in_order_while_the_gpu_is_busy(photo_folder, busy):
+    """Engines of a GPU have been seen to write their output before the work that was queued ahead of it."""
+    with play(photo_folder, hw_decoder_load=1.0) as engines, play(photo_folder, hw_decoder_load=0.0) as cores:
+        idle = sums(engines, wait=True)
+        engines.set_epoch(0)
+        assert torch.equal(sums(engines, before=busy), idle)
+        cores_only = sums(cores, wait=True)
+    mean_difference = (idle - cores_only).abs() / (3 * 224 * 224)
+    assert (mean_difference < 0.02).all(), "engines and cores decode different images"
+
+
+def test_memory_set_aside_changes_no_pixel(photo_folder, tmp_path):
+    convert(photo_folder, tmp_path / "set", ShardOptions())
+    with play(tmp_path / "set", index=True) as known:
+        assert known._options.decoder.largest == (427, 640)
+        batches = [
+            (known.source(int(i)), image) for batch in known for i, image in zip(batch.index, batch.images, strict=True)
+        ]
+        plain = dict(known._options.decoder.settings, preallocate_height_hint=0, preallocate_width_hint=0)
+    with pytest.MonkeyPatch.context() as patch, play(tmp_path / "set", index=True) as unknown:
+        patch.setattr(type(unknown._options.decoder), "settings", plain)
+        again = [image for batch in unknown for image in batch.images]
+    for (name, image), other in zip(batches, again, strict=True):
+        torch.testing.assert_close(image, other, msg=name)
+
+
+def test_memory_stays_level(photo_folder):
+    """Of the whole GPU, as DALI's memory is not torch's."""
+
+    def used():
+        torch.cuda.synchronize()
+        free, total = torch.cuda.mem_get_info()
+        return total - free
+
+    with play(photo_folder, dtype=torch.float16, channels_last=True) as loader:
+        sums(loader, epochs=2)
+        early = used()
+        sums(loader, epochs=30)
+        assert used() <= early * 1.02

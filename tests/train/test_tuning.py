@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 import torch
 from softfeed.pipelines import Loader, presets
-from softfeed.train import tuning
+from softfeed.train import tune_command, tuning
 from softfeed.train.cli import main
-from softfeed.train.tuning import MIN_ROUNDS, faster, tune
+from softfeed.train.tuning import MIN_ROUNDS, Trial, faster, tune
 
 
 class Clock:
@@ -165,6 +165,21 @@ def test_what_json_says_goes_into_a_loader_and_a_training_run(command, photos, t
     training = ["train", str(photos), "--model", "small-cnn", "--epochs", "1", "--output", str(tmp_path / "run")]
     small = ["--image-size", "16", "--batch-size", "4", "--device", "cpu"]
     assert main([*training, *small, *result["options"].split()]) == 0
+
+
+def test_a_gpu_has_more_to_choose_from():
+    start = {"num_threads": 8, "prefetch": 2, "hw_decoder_load": 0.65, "roi_decode": True}
+    assert list(tune_command._choices(start)) == ["num_threads", "hw_decoder_load", "roi_decode", "prefetch"]
+    # where parts of images crash the decoder, they are not tried
+    crashes = tune_command._choices(start | {"roi_decode": False})
+    assert "roi_decode" not in crashes
+    assert crashes["num_threads"] == (4, 7, 8, 9, 16)
+    rates = ((1.0,) * 5, (2.0,) * 5)
+    whole = [Trial("hw_decoder_load", (0.65, 0.5), rates, 0.5), Trial("roi_decode", (True, False), rates, False)]
+    assert tune_command._settings(whole) == {"hw_decoder_load": 0.5, "roi_decode": False}
+    parts = Trial("roi_decode", (True, False), rates, True)
+    assert tune_command._settings([parts]) == {}
+    assert "takes roi_decode = False: 2.00 times as fast as True" in tune_command._table(whole[1])
 
 
 def test_what_people_read_names_the_settings_to_use(command, photos):

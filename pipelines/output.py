@@ -1,9 +1,9 @@
 """How finished images are handed over: their type and their layout in memory.
 
 Normalisation is the graph's last arithmetic, and it writes float32 or float16, channels first or last, by itself: no
-pass over the batch comes on top, and it rounds once. DALI has no bfloat16, and steps that run in torch after the graph need float32 to stay within
-their bounds; there the graph writes float32 and torch rounds the finished batch on its device, which reads and writes
-it once more.
+pass over the batch comes on top, and it rounds once. DALI has no bfloat16, and steps that run in torch after the graph
+need float32 to stay within their bounds; there the graph writes float32 and torch rounds the finished batch on its
+device, which reads and writes it once more.
 """
 
 from __future__ import annotations

@@ -96,7 +96,7 @@ def _choices(start: dict[str, Any]) -> dict[str, tuple[Any, ...]]:
 
 
 def _settings(trials: list[Trial]) -> dict[str, Any]:
-    """What to use; parts of images are decoded by default, and a loader knows where that crashes, so only False counts."""
+    """What to use; a loader decodes parts of images by default, and knows where that crashes, so only False counts."""
     chosen = {trial.name: trial.chosen for trial in trials}
     return {name: value for name, value in chosen.items() if (name, value) != ("roi_decode", True)}
 
@@ -134,8 +134,8 @@ def _rates(trial: Trial) -> str:
 
 
 def _advice(args: argparse.Namespace, trials: list[Trial], by_size: Trial) -> str:
-    changed = any(trial.chosen != trial.values[0] for trial in trials)
     settings = _settings(trials)
+    changed = {trial.name: trial.chosen for trial in trials if trial.chosen != trial.values[0]}
     head = "use these settings:" if changed else "the differences are noise; the defaults are as good as any:"
     keywords = ", ".join(f"{name}={value!r}" for name, value in settings.items())
     return "\n".join(
@@ -143,7 +143,8 @@ def _advice(args: argparse.Namespace, trials: list[Trial], by_size: Trial) -> st
             _rates(by_size) + "\n  with these settings; the batch size is for you to choose",
             "",
             head,
-            f"  softfeed train {args.data} {data_options.as_options(settings)} ...",
+            # the training command has a rule of its own for threads, which only a clear gain should overrule
+            f"  softfeed train {' '.join([args.data, *data_options.as_options(changed).split(), '...'])}",
             f"  Loader({args.data!r}, recipe, {args.batch_size}, {keywords})",
         ]
     )

@@ -80,8 +80,11 @@ def verify(
     there, the table of samples, every index, and every record of every shard, which is written again and compared byte
     by byte. Nothing is written, no link is followed, and memory is bounded whatever the files claim.
 
-    What nobody can find: a change inside of an image whose checksums were computed anew, unless `decode` fails for it;
-    so with the name or the class of a sample, where nothing else in the set tells them.
+    What it cannot find are changes that fit all that the set says of itself, every checksum computed anew: in an image
+    behind its header, unless `decode` fails for it (of bits flipped in PNGs nearly all do that, in JPEGs hardly
+    any, in pixels none); in original names, labels or class names, where folders in the names or class names in the
+    records do not tell; in how the set was made; and whole TFRecords that were moved or left out, or the last samples
+    of any set, if table, index and manifest were made to fit.
 
     Several workers are fresh processes, which import the program: a script must call this below
     `if __name__ == "__main__":`, or with `workers=1`.

@@ -306,3 +306,16 @@ def test_the_command_says_what_it_did(shard_set, capsys):
     (shard_set / "samples.npy").unlink()
     assert main(["verify", str(shard_set), "--repair"]) == 1
     assert "  not repaired: samples.npy and an index" in capsys.readouterr().out
+
+
+def test_an_index_that_the_manifest_does_not_record_is_not_written(shard_set, content, mutations):
+    files = content(shard_set)
+    manifest = json.loads(files["dataset.json"])
+    manifest["shards"][0]["index_crc32"] += 1
+    (shard_set / "dataset.json").write_bytes(mutations.signed(manifest))
+    (shard_set / "shard-000000.idx").unlink()
+    before = content(shard_set)
+    report = repair(shard_set, workers=1)
+    (reason,) = report.unrepaired
+    assert reason == "shard-000000.idx: what follows from shard-000000.tar has not the checksum in dataset.json"
+    assert content(shard_set) == before

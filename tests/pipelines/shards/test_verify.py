@@ -5,12 +5,16 @@ import sys
 import tarfile
 import zlib
 
+import numpy as np
 import pytest
 from softfeed.pipelines.shards.convert import convert
+from softfeed.pipelines.shards.derived import manifest_of, table_of
 from softfeed.pipelines.shards.findings import MOST_PER_FILE
 from softfeed.pipelines.shards.formats import CONTAINERS
 from softfeed.pipelines.shards.layout import ShardOptions
+from softfeed.pipelines.shards.manifest import samples_bytes, to_json
 from softfeed.pipelines.shards.shard_set import load
+from softfeed.pipelines.shards.survey import survey
 from softfeed.pipelines.shards.verify import verify
 from softfeed.train.cli import main
 
@@ -361,3 +365,44 @@ def test_the_report_as_json(shard_set, capsys):
         "repaired": [],
         "unrepaired": [],
     }
+
+
+def _rebuild(folder):
+    """Make indexes, table and manifest fit the shards, as an attacker or a careless script would."""
+    for _ in range(2):  # an index is only called wrong when the manifest agrees that it is
+        found = survey(folder, decode=False, workers=1, progress=None)
+        for entry, shard in zip(found.manifest.shards, found.shards, strict=True):
+            if shard.index is not None:
+                (folder / entry.index).write_bytes(shard.index)
+        (folder / "samples.npy").write_bytes(samples_bytes(table_of(found.shards)))
+        (folder / "dataset.json").write_text(to_json(manifest_of(found.manifest, found.shards)))
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "message"),
+    [
+        ("webdataset", "double_record", "has a second member"),
+        ("webdataset", "swap_records", "key must be greater than"),
+        ("webdataset", "swap_files", "key must be greater than"),
+        ("webdataset", "drop_record", "key must be below 11, the images of the source, got 11"),
+        ("tfrecord", "double_record", "original name must be of one sample only, got that of sample"),
+    ],
+)
+def test_records_moved_with_everything_rebuilt_are_found(tmp_path, image_folder, mutations, name, kind, message):
+    folder = tmp_path / "set"
+    convert(image_folder(), folder, ShardOptions(shard_samples=4, format=name), workers=1)
+    files = original = {path.name: path.read_bytes() for path in folder.iterdir()}
+    moved = 0
+    for seed in range(6):
+        files = dict(original)
+        getattr(mutations, kind)(np.random.default_rng(seed), files, tmp_path)
+        if files["shard-000000.idx"] != original["shard-000000.idx"] or files == original:
+            continue  # indexes were swapped, or a file with itself
+        for file, data in files.items():
+            (folder / file).write_bytes(data)
+        moved += 1
+        _rebuild(folder)
+        problems = _problems(verify(folder, decode=True, workers=1))
+        assert any(message in problem for problem in problems), problems
+        assert not any("CRC-32" in problem for problem in problems)
+    assert moved

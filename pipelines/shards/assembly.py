@@ -11,10 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from . import atomic, manifest, recordio
-from .destination import BAD_FILE
+from .destination import BAD_FILE, ODD_FILE
 from .formats import CONTAINERS
 from .job import ShardRecord
-from .layout import ShardOptions, samples_per_shard
+from .layout import ShardOptions, rewrites, samples_per_shard
 from .manifest import INDEX_FILE, NAMES_FILE, Manifest, SetFile
 from .sources import Source
 from .subset import Subset
@@ -47,9 +47,12 @@ def assemble(source: Source, options: ShardOptions, dest: Path, records: Sequenc
     bad = [image._asdict() for record in records for image in record.bad]
     if bad:
         atomic.write_file(dest / BAD_FILE, (json.dumps(bad, indent=1) + "\n").encode())
+    odd = [image._asdict() for record in records for image in record.odd]
+    if odd:
+        atomic.write_file(dest / ODD_FILE, (json.dumps(odd, indent=1) + "\n").encode())
     largest = int(table["height"].max()), int(table["width"].max())
     made = Manifest(
-        encoding="original" if options.raw is False else "raw",
+        encoding="raw" if options.raw is not False else "rewritten" if rewrites(source, options) else "original",
         raw_shape=None if options.raw is False else (*largest, 3),
         classes=source.classes,
         num_samples=len(table),
@@ -62,6 +65,7 @@ def assemble(source: Source, options: ShardOptions, dest: Path, records: Sequenc
             "seed": options.seed,
             "options": asdict(options) | {"shard_samples": samples_per_shard(options, len(source.labels))},
             "bad": len(bad),
+            "odd": len(odd),
             **({"split": source.split} if isinstance(source, Subset) else {}),
         },
         format=options.format,

@@ -109,9 +109,10 @@ def _add_set_arguments(group: "argparse._ArgumentGroup") -> None:
         default=False,
         type=_raw_size,
         metavar="SIZE",
-        help="store pixels instead of files, for small images of one size: SIZE or HEIGHTxWIDTH (default SIZE: that "
-        "of the first image)",
+        help="store pixels instead of files: SIZE or HEIGHTxWIDTH resizes all images to that, whatever their aspect "
+        "ratio; without SIZE all must have the size of the first (default: store files)",
     )
+    _add_encoding_arguments(group)
     group.add_argument(
         "--shard-size",
         type=int,
@@ -135,6 +136,34 @@ def _add_set_arguments(group: "argparse._ArgumentGroup") -> None:
         type=int,
         metavar="N",
         help="bad images to leave out before giving up (default: 0.1%% of all, rounded up)",
+    )
+
+
+def _add_encoding_arguments(group: "argparse._ArgumentGroup") -> None:
+    group.add_argument(
+        "--max-side",
+        type=int,
+        metavar="N",
+        help="scale images down whose longer side is above N pixels, and rewrite those as JPEG (default: keep all)",
+    )
+    group.add_argument(
+        "--quality",
+        type=int,
+        metavar="Q",
+        help="rewrite all images as JPEG of this quality, 1 to 100 (default: keep the files; what other options "
+        "rewrite gets 95)",
+    )
+    group.add_argument(
+        "--subsampling",
+        choices=("420", "422", "444"),
+        help="rewrite all images as JPEG with this chroma subsampling, 420 for 4:2:0 (default: keep the files; what "
+        "other options rewrite gets 420)",
+    )
+    group.add_argument(
+        "--normalize",
+        action="store_true",
+        help="rewrite images that decoders may not agree on, such as CMYK, 16-bit, animated or turned by EXIF, as "
+        "plain upright JPEG or PNG (default: list them in odd.json and keep them)",
     )
 
 
@@ -166,6 +195,10 @@ def run(args: argparse.Namespace) -> int:
         shuffle=not args.no_shuffle,
         check=not args.no_check,
         format=args.format,
+        max_side=args.max_side,
+        quality=args.quality,
+        subsampling=args.subsampling,
+        normalize=args.normalize,
     )
     reading = SourceOptions(args.source_format, args.split, args.image_column, args.label_column, args.labels)
     if args.dask and args.workers:
@@ -228,12 +261,22 @@ def summary(outcome: "Conversion") -> str:
         "encoding": made.encoding if made.raw_shape is None else f"raw, {height}x{width} pixels each",
         "largest": f"{height} pixels high, {width} pixels wide",
         "bad images": f"{len(outcome.bad):,}, listed in bad.json" if outcome.bad else unseen,
+        "odd images": _odd(outcome),
         "took": f"{outcome.elapsed_s:.1f} s",
     }
     if outcome.written:
         rows["took"] += f", {outcome.written / outcome.elapsed_s:,.0f} images/s"
     if outcome.written < made.num_samples:
         rows["resumed"] = f"{made.num_samples + len(outcome.bad) - outcome.written:,} images were done before"
+    if not outcome.odd:
+        del rows["odd images"]
     lines = [f"{name:<11} {value}" for name, value in rows.items()]
     lines += [f"  left out: {image.name}: {image.reason}" for image in outcome.bad[:5]]
     return "\n".join(lines) + "\n"
+
+
+def _odd(outcome: "Conversion") -> str:
+    rewritten = sum(image.rewritten for image in outcome.odd)
+    kept = len(outcome.odd) - rewritten
+    advice = "; --normalize rewrites them" if kept and outcome.manifest.raw_shape is None else ""
+    return f"{len(outcome.odd):,}, listed in odd.json, {rewritten:,} rewritten{advice}"

@@ -14,6 +14,7 @@ from .destination import claimed, release, resume
 from .job import BadImage, ShardRecord, write_shard
 from .layout import ShardOptions, fitting, plan, shard_jobs
 from .manifest import Manifest
+from .oddities import OddImage
 from .sources import Source, open_source
 from .workers import default_workers, ordered_results, worker_processes
 
@@ -44,6 +45,7 @@ class Conversion:
         manifest: what `dataset.json` now says.
         bytes: size of all shards and indexes.
         bad: images that were left out.
+        odd: images that decoders may not agree on; see `oddities`.
         written: images that this run went through; fewer than all if it resumed an earlier one.
         elapsed_s: wall time.
     """
@@ -52,6 +54,7 @@ class Conversion:
     manifest: Manifest
     bytes: int
     bad: tuple[BadImage, ...]
+    odd: tuple[OddImage, ...]
     written: int
     elapsed_s: float
 
@@ -71,7 +74,8 @@ def convert(
 
     The bytes do not depend on the number of workers nor on interruptions: a conversion that was killed leaves a
     folder that no loader takes for a set, and the same call finishes it. Images that do not decode are left out, listed
-    in `bad.json` with the reason, and counted against `max_bad`. A Parquet source needs room for its images twice
+    in `bad.json` with the reason, and counted against `max_bad`; those that decoders may not agree on are listed in
+    `odd.json`. A Parquet source needs room for its images twice
     while it runs.
 
     Several workers are fresh processes, which import the program: a script must call this below
@@ -128,6 +132,7 @@ def convert(
         manifest=made,
         bytes=sum(shard.bytes + shard.index_bytes for shard in made.shards) + (made.index.bytes if made.index else 0),
         bad=tuple(image for record in records for image in record.bad),
+        odd=tuple(image for record in records for image in record.odd),
         written=sum(record.images for record in records if record.is_new),
         elapsed_s=time.perf_counter() - begin,
     )

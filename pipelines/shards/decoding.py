@@ -28,7 +28,7 @@ _SETTINGS = {
 }
 _PNG_SIZE = slice(16, 24)  # width and height
 _STDERR = 2
-_PILLOW_ERRORS = (  # what Pillow raises for damaged files
+PILLOW_ERRORS = (  # what Pillow raises for damaged files
     OSError,
     SyntaxError,
     ValueError,
@@ -107,7 +107,11 @@ class HeaderReader:
 
     def decode(self, images: Sequence[bytes]) -> list[Decoded | Undecodable]:
         """Size of every image; one result for each, in order."""
-        return [result for batch in _batches(images) for result in self._decode_or_split(batch)]
+        return list(self.stream(images))
+
+    def stream(self, images: Sequence[bytes]) -> Iterator[Decoded | Undecodable]:
+        """The same one by one."""
+        return (result for batch in _batches(images) for result in self._decode_or_split(batch))
 
     def _decode_or_split(self, images: list[bytes]) -> list[Decoded | Undecodable]:
         # One bad image fails a whole batch in DALI, so a batch that failed goes through again image by image.
@@ -144,14 +148,16 @@ class Decoder(HeaderReader):
 
     def decode(self, images: Sequence[bytes]) -> list[Decoded | Undecodable]:
         """Decode encoded images; one result for each, in order."""
+        return list(self.stream(images))
+
+    def stream(self, images: Sequence[bytes]) -> Iterator[Decoded | Undecodable]:
+        """The same one by one, so that the pixels of few of them are in memory at a time."""
         results = self._sizes(images)
-        good = [position for position, result in enumerate(results) if isinstance(result, Decoded)]
         sizes = [result.height * result.width for result in results if isinstance(result, Decoded)]
-        batches = _batches([images[position] for position in good], sizes)
-        decoded = (result for batch in batches for result in self._decode_or_split(batch))
-        for position, result in zip(good, decoded, strict=True):
-            results[position] = result
-        return results
+        good = [image for image, result in zip(images, results, strict=True) if isinstance(result, Decoded)]
+        decoded = (result for batch in _batches(good, sizes) for result in self._decode_or_split(batch))
+        for result in results:
+            yield next(decoded) if isinstance(result, Decoded) else result
 
     def _sizes(self, images: Sequence[bytes]) -> list[Decoded | Undecodable]:
         """Sizes by the headers alone."""
@@ -220,11 +226,12 @@ def _hopeless(image: bytes) -> str | None:
     extension = extension_of(image)
     if extension is None:
         return f"not an image (starts with {image[:8].hex(' ')})"
-    return "GIF, which DALI does not decode; convert it to PNG" if extension == "gif" else None
+    return "GIF, which DALI does not decode; convert it to PNG, or --normalize" if extension == "gif" else None
 
 
 @contextmanager
-def _no_warnings() -> Iterator[None]:
+def no_warnings() -> Iterator[None]:
+    """Keep Pillow's warnings about odd files from the user."""
     with warnings.catch_warnings():  # `action` is an argument of it since Python 3.11
         warnings.simplefilter("ignore")
         yield
@@ -234,10 +241,10 @@ def _diagnosis(image: bytes, error: RuntimeError) -> str:
     """Plain words for a failed decode: Pillow's if it fails too, since DALI's are mostly a traceback."""
     extension = extension_of(image)
     try:
-        with _no_warnings(), Image.open(io.BytesIO(image)) as opened:
+        with no_warnings(), Image.open(io.BytesIO(image)) as opened:
             if opened.width * opened.height <= MAX_PIXELS:
                 opened.convert("RGB")
-    except _PILLOW_ERRORS as trouble:
+    except PILLOW_ERRORS as trouble:
         return f"{extension} cut short or damaged ({trouble})"
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     said = next((line for line in reversed(lines) if not line.startswith(("[", "Current pipeline"))), "no reason")

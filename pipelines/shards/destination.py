@@ -19,9 +19,10 @@ from .formats import CONTAINERS
 from .manifest import MANIFEST_FILE, PARTIAL_FOLDER
 
 BAD_FILE = "bad.json"
+ODD_FILE = "odd.json"
 _SHARD = re.compile(rf"shard-\d{{6}}({'|'.join(re.escape(container.suffix) for container in CONTAINERS.values())})")
 _OURS = re.compile(
-    rf"({_SHARD.pattern}|shard-\d{{6}}\.idx|(samples\.npy|shards\.idx|names\.txt|(dataset|bad)\.json))(\.tmp)?"
+    rf"({_SHARD.pattern}|shard-\d{{6}}\.idx|(samples\.npy|shards\.idx|names\.txt|(dataset|bad|odd)\.json))(\.tmp)?"
 )
 _PLAN_FILE = "plan.json"
 

@@ -13,10 +13,12 @@ from numpy.typing import NDArray
 
 from . import atomic
 from .atomic import FileSummary
-from .container import Placed, ShardFile, ShardWriter, StoredSample
-from .decoding import Decoded, Decoder, HeaderReader, Undecodable, extension_of
+from .container import ShardFile, ShardWriter, StoredSample
+from .decoding import Decoded, Decoder, HeaderReader, Undecodable
+from .encoding import Encoding, StoredImage, decoded_by_pillow
 from .formats import CONTAINERS
 from .manifest import PARTIAL_FOLDER, SAMPLE_DTYPE, Shard
+from .oddities import OddImage, oddities
 
 _WINDOW = 64  # images in memory at a time
 
@@ -53,7 +55,7 @@ class ShardJob:
         number: of the shard.
         first_key: position of the first item in the whole set.
         items: samples in their order.
-        raw_shape: (height, width) that every image must have, to store pixels; None to store the files.
+        encoding: how images are stored.
         check: decode every image whole; if False only its header is read.
         container: name of the format of the shard.
     """
@@ -62,7 +64,7 @@ class ShardJob:
     number: int
     first_key: int
     items: Sequence[Item]
-    raw_shape: tuple[int, int] | None
+    encoding: Encoding
     check: bool
     container: str = "webdataset"
 
@@ -75,6 +77,7 @@ class ShardRecord:
         shard: its entry for the manifest.
         rows: its part of the table of samples, dtype `SAMPLE_DTYPE`, shape (shard.samples,).
         bad: images that were left out.
+        odd: images that decoders may not agree on.
         multipart: (row, parts) of images in several parts, the row within this shard.
         names: original names of its samples, if the shard itself cannot hold them, else empty.
         is_new: written by this run, not found from an earlier one.
@@ -83,6 +86,7 @@ class ShardRecord:
     shard: Shard
     rows: NDArray[Any]
     bad: tuple[BadImage, ...]
+    odd: tuple[OddImage, ...] = ()
     multipart: tuple[tuple[int, int], ...] = ()
     names: tuple[str, ...] = ()
     is_new: bool = True
@@ -107,7 +111,7 @@ def write_shard(job: ShardJob) -> ShardRecord:
     path = job.folder / f"shard-{job.number:06d}{container.suffix}"
     temporary = work / (path.name + ".tmp")
     with closing(container.open_writer(ShardFile(temporary))) as writer:
-        rows, bad, multipart, names = _add_all(job, writer)
+        added = _add_all(job, writer)
         summary = writer.finish()
     atomic.rename(temporary, path)
     index, index_summary = None, FileSummary(0, 0)
@@ -117,60 +121,72 @@ def write_shard(job: ShardJob) -> ShardRecord:
     shard = Shard(
         file=path.name,
         index=index and index.name,
-        samples=len(rows),
+        samples=len(added.rows),
         bytes=summary.bytes,
         crc32=summary.crc32,
         index_bytes=index_summary.bytes,
         index_crc32=index_summary.crc32,
     )
-    kept_names = () if container.is_indexed_by_shard else tuple(names)
-    record = ShardRecord(shard, np.array(rows, dtype=SAMPLE_DTYPE), tuple(bad), tuple(multipart), kept_names)
+    record = ShardRecord(
+        shard,
+        np.array(added.rows, dtype=SAMPLE_DTYPE),
+        tuple(added.bad),
+        tuple(added.odd),
+        tuple(added.multipart),
+        () if container.is_indexed_by_shard else tuple(added.names),
+    )
     _save(work, job.number, record)
     return record
 
 
-def _add_all(
-    job: ShardJob, writer: ShardWriter
-) -> tuple[list[tuple[int, ...]], list[BadImage], list[tuple[int, int]], list[str]]:
-    """Write every good image of a job.
+class _Added(NamedTuple):
+    """Lists to fill: rows of the table of samples, and the rest of a `ShardRecord`."""
 
-    Returns:
-        rows of the table of samples, bad images, images in several parts by their row, original names.
-    """
-    rows, bad, multipart, names = [], [], [], []
+    rows: list[tuple[int, ...]]
+    bad: list[BadImage]
+    odd: list[OddImage]
+    multipart: list[tuple[int, int]]
+    names: list[str]
+
+
+def _add_all(job: ShardJob, writer: ShardWriter) -> _Added:
+    """Write every good image of a job."""
+    added = _Added([], [], [], [], [])
     for key, item, image, decoded in _decoded(job):
+        odd: list[str] = []
+        if isinstance(decoded, Decoded):
+            odd = oddities(image, item.name)
+        elif job.encoding.normalize and (rescued := decoded_by_pillow(image)):
+            odd, decoded = [*oddities(image, item.name), decoded.reason], rescued
         if isinstance(decoded, Undecodable):
-            bad.append(BadImage(item.name, item.label, decoded.reason))
+            added.bad.append(BadImage(item.name, item.label, decoded.reason))
             continue
-        placed = writer.add(_stored(key, item, image, decoded))
-        if placed.parts > 1:
-            multipart.append((len(rows), placed.parts))
-        rows.append(_row(job.number, item, decoded, placed))
-        names.append(item.name)
-    return rows, bad, multipart, names
+        stored = job.encoding.store(image, decoded, odd, item.name)
+        if odd:
+            added.odd.append(OddImage(item.name, item.label, "; ".join(odd), stored.rewritten))
+        _add(added, writer, job.number, key, item, stored)
+    return added
+
+
+def _add(added: _Added, writer: ShardWriter, number: int, key: int, item: Item, stored: StoredImage) -> None:
+    content, extension, height, width, _ = stored
+    placed = writer.add(StoredSample(key, content, extension, item.label, item.class_name, item.name, height, width))
+    if placed.parts > 1:
+        added.multipart.append((len(added.rows), placed.parts))
+    added.rows.append((number, *placed.image, item.label, height, width, *placed.name))
+    added.names.append(item.name)
 
 
 def _decoded(job: ShardJob) -> Iterator[tuple[int, Item, bytes, Decoded | Undecodable]]:
     """Key, item, file content and decoded image of every item."""
-    raw = job.raw_shape is not None
-    decoder = Decoder(keep_pixels=raw) if job.check or raw else HeaderReader()
+    decoder = Decoder(keep_pixels=job.encoding.needs_pixels) if job.check else HeaderReader()
     for start in range(0, len(job.items), _WINDOW):
         items = job.items[start : start + _WINDOW]
         images = [read_image(item) for item in items]
-        found = iter(decoder.decode([image for image in images if isinstance(image, bytes)]))
+        found = decoder.stream([image for image in images if isinstance(image, bytes)])
         for position, (item, image) in enumerate(zip(items, images, strict=True)):
-            decoded = next(found) if isinstance(image, bytes) else image
-            if raw and isinstance(decoded, Decoded) and (decoded.height, decoded.width) != job.raw_shape:
-                raise ValueError(_other_size(item, decoded, job.raw_shape))
-            yield job.first_key + start + position, item, image if isinstance(image, bytes) else b"", decoded
-
-
-def _other_size(item: Item, decoded: Decoded, raw_shape: tuple[int, int] | None) -> str:
-    height, width = raw_shape or (0, 0)
-    return (
-        f"raw images must all have one size, {height}x{width} (height x width), got {decoded.height}x{decoded.width} "
-        f"in {item.name}; convert without --raw, or resize the images first"
-    )
+            key = job.first_key + start + position
+            yield (key, item, image, next(found)) if isinstance(image, bytes) else (key, item, b"", image)
 
 
 def read_image(item: Item) -> bytes | Undecodable:
@@ -202,24 +218,13 @@ def read_bytes(item: Item) -> bytes:
     return data
 
 
-def _stored(key: int, item: Item, image: bytes, decoded: Decoded) -> StoredSample:
-    content, extension = image, extension_of(image) or "img"
-    if decoded.pixels is not None:
-        content, extension = decoded.pixels, "rgb"
-    return StoredSample(key, content, extension, item.label, item.class_name, item.name, decoded.height, decoded.width)
-
-
-def _row(number: int, item: Item, decoded: Decoded, placed: Placed) -> tuple[int, ...]:
-    """A row of the table of samples; see `SAMPLE_DTYPE`."""
-    return (number, *placed.image, item.label, decoded.height, decoded.width, *placed.name)
-
-
 def _save(work: Path, number: int, record: ShardRecord) -> None:
     """Note that a shard is finished, so that a conversion that was interrupted need not write it again."""
     content = {
         "shard": asdict(record.shard),
         "rows": record.rows.tolist(),
         "bad": record.bad,
+        "odd": record.odd,
         "multipart": record.multipart,
         "names": record.names,
     }
@@ -237,6 +242,7 @@ def finished_shard(folder: Path, number: int) -> ShardRecord | None:
                 shard,
                 np.array([tuple(row) for row in content["rows"]], dtype=SAMPLE_DTYPE),
                 tuple(BadImage(*bad) for bad in content["bad"]),
+                tuple(OddImage(*odd) for odd in content["odd"]),
                 tuple((row, parts) for row, parts in content["multipart"]),
                 tuple(content["names"]),
                 is_new=False,

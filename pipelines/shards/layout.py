@@ -11,12 +11,14 @@ from typing import Any
 
 import numpy as np
 import nvidia.dali
+import PIL
 
 from .decoding import Decoded, Decoder
+from .encoding import SUBSAMPLINGS, Encoding
 from .formats import CONTAINERS
 from .job import Item, ShardJob, read_image
 from .manifest import FORMAT_VERSION
-from .sources import Source
+from .sources import ARRAY_FORMATS, Source
 from .spool import Extents
 
 
@@ -25,16 +27,22 @@ class ShardOptions:
     """What decides the bytes of a shard set, given its source.
 
     Attributes:
-        raw: store uint8 RGB pixels: False for no, True for images that all have the size of the first, or
-            that size in pixels, one number or (height, width).
+        raw: store uint8 RGB pixels: False for no, True for images that must all have the size of the first, or a size
+            in pixels, one number or (height, width), that all are resized to; they do not keep their aspect ratio.
         shard_samples: samples per shard, positive; None for 1,000, or fewer (at least 64) so that there are 16 shards.
         seed: of the shuffle, 0 or more.
         shuffle: put the samples in a random order over all shards, instead of the order of the source.
         check: decode every image whole; if False, only headers are read and damage behind them goes unseen.
         format: container format of the shards, "webdataset", "tfrecord" or "recordio".
+        max_side: longest side of an image in pixels; larger ones are scaled down and rewritten as JPEG. None for any.
+        quality: rewrite all images as JPEG of this quality, 1 to 100. None to keep files as they are; what other
+            options rewrite gets 95.
+        subsampling: rewrite all images as JPEG with this chroma subsampling, "420", "422" or "444". None to keep files
+            as they are; what other options rewrite gets 4:2:0.
+        normalize: rewrite images that decoders may not agree on as plain ones; see `encoding.Encoding`.
 
     Raises:
-        ValueError: if a value is out of range, or `raw` is asked for without `check`.
+        ValueError: if a value is out of range, or images are to be rewritten without `check`.
     """
 
     raw: bool | int | tuple[int, int] = False
@@ -43,6 +51,10 @@ class ShardOptions:
     shuffle: bool = True
     check: bool = True
     format: str = "webdataset"
+    max_side: int | None = None
+    quality: int | None = None
+    subsampling: str | None = None
+    normalize: bool = False
 
     def __post_init__(self) -> None:
         if self.format not in CONTAINERS:
@@ -53,8 +65,19 @@ class ShardOptions:
             raise ValueError(f"shard_samples must be positive, got {self.shard_samples}")
         if self.seed < 0:
             raise ValueError(f"seed must be 0 or more, got {self.seed}")
-        if self.raw is not False and not self.check:
-            raise ValueError("check must be True for raw pixels, got False; raw images are always decoded whole")
+        if self.max_side is not None and self.max_side < 1:
+            raise ValueError(f"max_side must be positive, got {self.max_side}")
+        if self.quality is not None and not 1 <= self.quality <= 100:
+            raise ValueError(f"quality must be in [1, 100], got {self.quality}")
+        if self.subsampling is not None and self.subsampling not in SUBSAMPLINGS:
+            raise ValueError(f"subsampling must be one of {', '.join(SUBSAMPLINGS)}, got {self.subsampling!r}")
+        rewriting = [name for name in ("max_side", "quality", "subsampling") if getattr(self, name) is not None]
+        if self.raw is not False and rewriting:
+            raise ValueError(f"{rewriting[0]} must be left out for raw pixels, got {getattr(self, rewriting[0])}")
+        rewriting += ["raw"] if self.raw is not False else []
+        rewriting += ["normalize"] if self.normalize else []
+        if rewriting and not self.check:
+            raise ValueError(f"check must be True with {rewriting[0]}, got False; those images are decoded whole")
 
 
 def fitting(source: Source, options: ShardOptions) -> ShardOptions:
@@ -67,6 +90,12 @@ def fitting(source: Source, options: ShardOptions) -> ShardOptions:
     if raw_shape is None or options.raw is not False:
         return options
     return replace(options, raw=tuple(raw_shape[:2]))
+
+
+def rewrites(source: Source, options: ShardOptions) -> bool:
+    """Whether image files are encoded anew, some or all of them."""
+    asked = (options.max_side, options.quality, options.subsampling)
+    return options.normalize or source.format in ARRAY_FORMATS or any(value is not None for value in asked)
 
 
 def samples_per_shard(options: ShardOptions, total: int) -> int:
@@ -86,6 +115,7 @@ def plan(source: Source, options: ShardOptions) -> dict[str, Any]:
         "origin": [str(source.root.resolve()), *files],
         "softfeed": version("softfeed"),
         "dali": nvidia.dali.__version__,
+        "pillow": PIL.__version__,  # it rewrites images
         "format_version": FORMAT_VERSION,
         "source_format": source.format,
         "num_samples": len(source.labels),
@@ -98,12 +128,20 @@ def shard_jobs(source: Source, extents: Extents, options: ShardOptions, folder: 
     """One job per shard, in order."""
     total = len(source.labels)
     order = np.random.default_rng(options.seed).permutation(total) if options.shuffle else np.arange(total)
-    raw_shape = _raw_shape(source, extents, options)
+    encoding = Encoding(
+        raw_shape=_raw_shape(source, extents, options),
+        resizes=options.raw is not True,
+        max_side=options.max_side,
+        quality=options.quality,
+        subsampling=options.subsampling,
+        normalize=options.normalize,
+        is_array=source.format in ARRAY_FORMATS and options.raw is False,
+    )
     step = samples_per_shard(options, total)
     for number, first in enumerate(range(0, total, step)):
         rows = order[first : first + step].tolist()
         items = _items(source, extents, rows)
-        yield ShardJob(folder, number, first, items, raw_shape, options.check, options.format)
+        yield ShardJob(folder, number, first, items, encoding, options.check, options.format)
 
 
 def _items(source: Source, extents: Extents, rows: list[int]) -> list[Item]:

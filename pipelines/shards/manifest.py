@@ -78,7 +78,8 @@ class Manifest:
     """Content of `dataset.json`.
 
     Attributes:
-        encoding: "original" (image files as they came) or "raw" (uint8 RGB pixels, height x width x 3).
+        encoding: "original" (image files as they came), "rewritten" (image files, some or all of them encoded anew) or
+            "raw" (uint8 RGB pixels, height x width x 3).
         raw_shape: (height, width, 3) of every image of a raw set, else None.
         classes: class names; a label is a position in this tuple.
         num_samples: samples in the set.
@@ -208,7 +209,7 @@ def _manifest_of(content: dict[str, Any]) -> Manifest:
         names=_entry(SetFile, content["names"]) if "names" in content else None,
         multipart=_multipart(_typed(content, "multipart", list)) if "multipart" in content else (),
     )
-    if manifest.encoding not in ("original", "raw") or (manifest.encoding == "raw") == (raw_shape is None):
+    if manifest.encoding not in ("original", "rewritten", "raw") or (manifest.encoding == "raw") == (raw_shape is None):
         raise ValueError(f"encoding {manifest.encoding!r} with raw_shape {raw_shape}")
     if manifest.num_samples < 1:
         raise ValueError("no sample")

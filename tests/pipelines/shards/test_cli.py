@@ -49,7 +49,13 @@ def test_every_option_reaches_the_set(tmp_path, parquet_file, encoded, run):
     created = json.loads((tmp_path / "set" / "dataset.json").read_text())["created"]
     assert created["seed"] == 3
     expected = {"raw": [12, 20], "shard_samples": 4, "seed": 3, "shuffle": False, "check": True, "format": "webdataset"}
+    expected |= {"max_side": None, "quality": None, "subsampling": None, "normalize": False}
     assert created["options"] == expected
+    encoding = ("--format=recordio", "--max-side=9", "--quality=80", "--subsampling=444", "--normalize")
+    run(*source, tmp_path / "set", *encoding, "--overwrite")
+    options = load(tmp_path / "set").manifest.created["options"]
+    expected |= {"max_side": 9, "quality": 80, "subsampling": "444", "normalize": True, "format": "recordio"}
+    assert options == expected | {"raw": False, "shard_samples": 64, "seed": 0, "shuffle": True}
     run(*source, tmp_path / "set", "--no-check", "--overwrite")
     assert load(tmp_path / "set").manifest.created["options"]["check"] is False
 

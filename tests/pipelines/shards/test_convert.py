@@ -54,6 +54,7 @@ def test_folder_round_trip(tmp_path, encoded):
         *(f"shard-00000{number}.{kind}" for number in (0, 1) for kind in ("tar", "idx")),
         "samples.npy",
         "dataset.json",
+        "odd.json",  # a PNG named JPEG
     }
 
 
@@ -135,15 +136,11 @@ def test_raw_pixels_are_those_of_pillow(tmp_path, image_folder, kind):
         assert tar.getnames()[:4] == [f"00000000.{kind}" for kind in ("rgb", "cls", "label", "name")]
 
 
-@pytest.mark.parametrize("raw", [True, 12, (12, 20)])
-def test_raw_images_must_have_one_size(tmp_path, image_folder, encoded, raw):
+def test_raw_images_must_have_one_size(tmp_path, image_folder, encoded):
     source = image_folder(classes=2, each=5, size=(20, 12))
     (source / "class1" / "002.png").write_bytes(encoded(0, size=(13, 12)))
-    got = "got 13x" if raw == 12 else "got 12x13 in class1/002.png"
-    if raw == 12:
-        got = r"12x12 \(height x width\), got 12x"
-    with pytest.raises(ValueError, match=got):
-        convert(source, tmp_path / "set", ShardOptions(raw=raw), workers=1)
+    with pytest.raises(ValueError, match=r"got 12x13 in class1/002.png; .* have them resized: --raw 12x20"):
+        convert(source, tmp_path / "set", ShardOptions(raw=True), workers=1)
     with pytest.raises(FileNotFoundError, match="unfinished conversion"):
         load(tmp_path / "set")
 
@@ -229,7 +226,15 @@ def test_unchecked_conversion_misses_damage_behind_the_header(tmp_path, image_fo
         ({"raw": (3, -1)}, r"raw must be .*, got \(3, -1\)"),
         ({"shard_samples": 0}, "shard_samples must be positive, got 0"),
         ({"seed": -1}, "seed must be 0 or more, got -1"),
-        ({"raw": True, "check": False}, "check must be True for raw pixels, got False"),
+        ({"raw": True, "check": False}, "check must be True with raw, got False"),
+        ({"quality": 90, "check": False}, "check must be True with quality, got False"),
+        ({"normalize": True, "check": False}, "check must be True with normalize, got False"),
+        ({"format": "mds"}, "format must be one of webdataset, tfrecord, recordio, got 'mds'"),
+        ({"max_side": 0}, "max_side must be positive, got 0"),
+        ({"quality": 0}, r"quality must be in \[1, 100\], got 0"),
+        ({"quality": 101}, r"quality must be in \[1, 100\], got 101"),
+        ({"subsampling": "411"}, "subsampling must be one of 420, 422, 444, got '411'"),
+        ({"raw": True, "max_side": 9}, "max_side must be left out for raw pixels, got 9"),
     ],
 )
 def test_options_are_checked(options, message):

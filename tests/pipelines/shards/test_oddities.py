@@ -4,7 +4,7 @@ import zlib
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 from softfeed.pipelines.shards.oddities import oddities
@@ -107,6 +107,7 @@ def test_an_adobe_segment_tells_channels_that_are_no_luma_and_chroma():
     assert oddities(image[:2] + adobe + image[2:], "a.jpg") == ["JPEG of RGB channels"]
 
 
+@settings(deadline=None)
 @given(st.sampled_from(sorted(ODD)), st.data())
 def test_damaged_headers_raise_nothing(case, data):
     image = bytearray(ODD[case][0])

@@ -7,7 +7,7 @@ import zlib
 from typing import Any
 
 from .derived import manifest_of, table_of
-from .destination import BAD_FILE
+from .destination import BAD_FILE, ODD_FILE
 from .file_check import FileTrouble, file_bytes
 from .formats import CONTAINERS
 from .manifest import MANIFEST_FILE, NAMES_FILE, SAMPLES_FILE, Manifest, SetFile, samples_bytes
@@ -37,7 +37,7 @@ def rebuilt_manifest(found: Survey) -> Manifest:
     table = table_of(found.shards)
     if found.findings.about(SAMPLES_FILE) or found.table is None or found.table.tobytes() != table.tobytes():
         raise ValueError(f"{MANIFEST_FILE}: can only be rebuilt if {SAMPLES_FILE} fits the shards; {_RESTORE}")
-    bad = _bad_images(found)
+    bad, odd = _listed(found, BAD_FILE), _listed(found, ODD_FILE)
     name = format_of(found, shard_files(folder))
     names = None
     if not CONTAINERS[name].is_indexed_by_shard:
@@ -51,23 +51,23 @@ def rebuilt_manifest(found: Survey) -> Manifest:
         largest=(0, 0),
         samples=SetFile(SAMPLES_FILE, len(samples_bytes(table)), 0),
         shards=(),
-        created={"rebuilt": "softfeed verify --repair", "bad": len(bad)},
+        created={"rebuilt": "softfeed verify --repair", "bad": len(bad), "odd": len(odd)},
         format=name,
         names=names,
     )
     return manifest_of(draft, found.shards)
 
 
-def _bad_images(found: Survey) -> list[dict[str, Any]]:
-    """What `bad.json` lists: images that were left out, whose classes count too."""
-    path = found.folder / BAD_FILE
+def _listed(found: Survey, name: str) -> list[dict[str, Any]]:
+    """What `bad.json` lists: images that were left out, whose classes count too; or `odd.json`."""
+    path = found.folder / name
     if not path.exists():
         return []
     try:
         listed = json.loads(file_bytes(path, _MOST_BAD))
         return [{"label": int(image["label"]), "name": str(image["name"])} for image in listed]
     except (FileTrouble, ValueError, KeyError, TypeError, RecursionError) as error:
-        raise ValueError(f"{MANIFEST_FILE}: can only be rebuilt if {BAD_FILE} can be read, got {error}") from None
+        raise ValueError(f"{MANIFEST_FILE}: can only be rebuilt if {name} can be read, got {error}") from None
 
 
 def _classes(found: Survey, bad: list[dict[str, Any]]) -> tuple[str, ...]:

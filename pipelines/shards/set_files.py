@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .destination import BAD_FILE
+from .destination import BAD_FILE, ODD_FILE
 from .file_check import FileTrouble, file_bytes, first_difference
 from .findings import Findings
 from .manifest import (
@@ -29,6 +29,7 @@ from .manifest import (
 
 _MOST_MANIFEST = 1 << 27  # bytes
 _MOST_UNRECORDED = 1 << 33
+_LISTS = {BAD_FILE: "bad", ODD_FILE: "odd"}  # of images, with what the manifest calls their number
 _MOST_BAD = 1 << 28
 _FEW = 20  # unexpected files that are named
 
@@ -68,12 +69,12 @@ def _compare_text(text: str, manifest: Manifest, recorded: int | None, findings:
 
 
 def check_folder(folder: Path, manifest: Manifest, findings: Findings) -> None:
-    """Find files that belong to nothing, and a list of bad images that is not the one of the manifest."""
-    bad = manifest.created.get("bad", 0)
+    """Find files that belong to nothing, and lists of bad and odd images that are not those of the manifest."""
+    lists = {name: count for name, key in _LISTS.items() if (count := manifest.created.get(key, 0))}
     expected = {MANIFEST_FILE, manifest.samples.file}
     expected |= {name for shard in manifest.shards for name in (shard.file, shard.index) if name}
     expected |= {file.file for file in (manifest.index, manifest.names) if file}
-    expected |= {BAD_FILE} if bad else set()
+    expected |= set(lists)
     with os.scandir(folder) as listing:
         others = sorted(entry.name for entry in listing if entry.name not in expected)
     if PARTIAL_FOLDER in others:
@@ -83,22 +84,22 @@ def check_folder(folder: Path, manifest: Manifest, findings: Findings) -> None:
         findings.add(name, f"file must not be in a shard set, {MANIFEST_FILE} does not name it")
     if len(others) > _FEW:
         findings.add(".", f"folder must hold nothing else, got {len(others) - _FEW} more files that do not belong here")
-    if bad:
-        _check_bad(folder, bad, findings)
+    for name, count in lists.items():
+        _check_list(folder, name, count, findings)
 
 
-def _check_bad(folder: Path, count: Any, findings: Findings) -> None:
+def _check_list(folder: Path, name: str, count: Any, findings: Findings) -> None:
     try:
-        listed = json.loads(file_bytes(folder / BAD_FILE, _MOST_BAD))
+        listed = json.loads(file_bytes(folder / name, _MOST_BAD))
     except FileTrouble as trouble:
-        findings.add(BAD_FILE, str(trouble))
+        findings.add(name, str(trouble))
         return
     except (ValueError, RecursionError) as error:
-        findings.add(BAD_FILE, f"must be JSON, got {error}")
+        findings.add(name, f"must be JSON, got {error}")
         return
     found = len(listed) if isinstance(listed, list) else type(listed).__name__
     if found != count:
-        findings.add(BAD_FILE, f"must list {count} images as {MANIFEST_FILE} says, got {found}")
+        findings.add(name, f"must list {count} images as {MANIFEST_FILE} says, got {found}")
 
 
 def checked_bytes(folder: Path, file: SetFile, findings: Findings) -> tuple[bytes | None, bool]:

@@ -9,6 +9,7 @@ import pytest
 from softfeed.pipelines.shards import atomic
 from softfeed.pipelines.shards.container import ShardFile
 from softfeed.pipelines.shards.convert import convert
+from softfeed.pipelines.shards.formats import CONTAINERS
 from softfeed.pipelines.shards.layout import ShardOptions
 from softfeed.pipelines.shards.shard_set import load
 
@@ -123,12 +124,12 @@ import os, random, signal, sys, time
 from softfeed.pipelines.shards.convert import convert
 from softfeed.pipelines.shards.layout import ShardOptions
 
-source, root = sys.argv[1:]
+source, root, container = sys.argv[1:]
 rng, kills, sets = random.Random(0), 0, 0
 while kills < 50:
     child = os.fork()
     if not child:
-        convert(source, f"{root}/{sets}", ShardOptions(shard_samples=5), workers=1)
+        convert(source, f"{root}/{sets}", ShardOptions(shard_samples=5, format=container), workers=1)
         os._exit(0)
     time.sleep(rng.uniform(0, 0.5))
     os.kill(child, signal.SIGKILL)
@@ -143,20 +144,24 @@ print(kills, sets)
 
 
 @pytest.mark.slow
-def test_fifty_random_kills(tmp_path, whole, content):
+@pytest.mark.parametrize("container", CONTAINERS)
+def test_fifty_random_kills(tmp_path, whole, content, container):
     """Each at a random moment of a run, each followed by a run that goes on, until the set is finished."""
-    source, expected = whole
+    source, _ = whole
+    options = ShardOptions(shard_samples=5, format=container)
+    convert(source, tmp_path / "expected", options, workers=1)
     root = tmp_path / "sets"
     root.mkdir()
-    run = subprocess.run([sys.executable, "-c", _KILLER, source, root], capture_output=True, text=True, check=False)
+    command = [sys.executable, "-c", _KILLER, source, root, container]
+    run = subprocess.run(command, capture_output=True, text=True, check=False)
     assert run.returncode == 0, run.stderr
     kills, sets = map(int, run.stdout.split())
     assert kills == 50
     last = root / str(sets)
     if last.exists():
-        convert(source, last, _OPTIONS, workers=1)
+        convert(source, last, options, workers=1)
     folders = sorted(root.iterdir())
     assert folders
     for folder in folders:
         found = {name: data for name, data in content(folder).items() if not name.startswith(".partial")}
-        assert found == expected
+        assert found == content(tmp_path / "expected")

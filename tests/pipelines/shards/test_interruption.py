@@ -37,7 +37,8 @@ if __name__ == "__main__":
         flush(descriptor)
 
     atomic.flush = flush_or_die
-    convert(source, dest, ShardOptions(shard_samples=2), workers=workers)
+    container = sys.argv[5] if len(sys.argv) > 5 else "webdataset"
+    convert(source, dest, ShardOptions(shard_samples=2, format=container), workers=workers)
 """
 
 
@@ -87,17 +88,31 @@ def whole(tmp_path, image_folder, content):
     return source, content(tmp_path / "whole")
 
 
-# Number of the flush to die in. Of a fresh run, 1 is the plan, then come tar, index and record of each of 24 shards,
-# then samples.npy and dataset.json; a later run begins behind the shards that are finished.
-@pytest.mark.parametrize("moments", [(2, 4, random.Random(0).randrange(5, 50)), (75,)])
-def test_killed_conversions_are_finished_to_the_same_bytes(tmp_path, program, whole, content, moments):
+# Number of the flush to die in. Of a fresh run, 1 is the plan, then come shard, index and record of each of 24 shards,
+# then samples.npy and dataset.json; a later run begins behind the shards that are finished. RecordIO has no index per
+# shard, but one for the set and the names before samples.npy.
+@pytest.mark.parametrize(
+    ("container", "moments"),
+    [
+        ("webdataset", (2, 4, random.Random(0).randrange(5, 50))),
+        ("webdataset", (75,)),
+        ("tfrecord", (2, 4, 70)),
+        ("recordio", (2, 5, 40)),
+        ("recordio", (50, 3, 3)),  # the index, the names, and the manifest
+    ],
+)
+def test_killed_conversions_are_finished_to_the_same_bytes(tmp_path, program, whole, content, container, moments):
     source, expected = whole
+    options = ShardOptions(shard_samples=2, format=container)
+    if container != "webdataset":
+        convert(source, tmp_path / "uninterrupted", options, workers=1)
+        expected = content(tmp_path / "uninterrupted")
     dest = tmp_path / "set"
     for moment in moments:
-        process = _start(program, source, dest, 1, moment)
+        process = _start(program, source, dest, 1, moment, container)
         assert process.wait() == -signal.SIGKILL
         _check_unfinished(dest, expected, content)
-    outcome = convert(source, dest, ShardOptions(shard_samples=2), workers=1)
+    outcome = convert(source, dest, options, workers=1)
     assert outcome.written < 48  # what was finished was not done again
     assert content(dest) == expected
 

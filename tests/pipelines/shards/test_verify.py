@@ -68,7 +68,9 @@ def test_a_set_as_written_is_fine(any_set):
 
 
 @pytest.mark.parametrize("name", CONTAINERS)
-@pytest.mark.parametrize("options", [{"raw": True}, {"check": False}, {"shuffle": False, "shard_samples": 1}])
+@pytest.mark.parametrize(
+    "options", [{"raw": True}, {"check": False}, {"shuffle": False, "shard_samples": 1}, {"quality": 80}]
+)
 def test_sets_made_in_other_ways_are_fine(tmp_path, image_folder, name, options):
     source = image_folder()
     bad = source / "class1" / "002.png"
@@ -80,6 +82,13 @@ def test_sets_made_in_other_ways_are_fine(tmp_path, image_folder, name, options)
     assert _problems(verify(tmp_path / "set", workers=1)) == [
         "bad.json: must list 1 images as dataset.json says, got 0"
     ]
+
+
+def test_the_list_of_odd_images_is_checked(tmp_path, image_folder):
+    convert(image_folder(kind="JPEG"), tmp_path / "set", workers=1)  # JPEG named PNG
+    assert verify(tmp_path / "set", workers=1).ok
+    (tmp_path / "set" / "odd.json").unlink()
+    assert [problem.split(":")[0] for problem in _problems(verify(tmp_path / "set", workers=1))] == ["odd.json"]
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "BMP", "TIFF", "PPM", "JPEG2000"])

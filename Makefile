@@ -30,13 +30,15 @@ format: $(VENV)/.installed-dev
 	$(BIN)/ruff check --fix $(SOURCES)
 	$(BIN)/ruff format $(SOURCES)
 
-# DATA=image folder, RAW=shard set of raw images (optional), OUTPUT=JSON file (optional)
+# DATA=image folder or shard set; SUITE=steps, operations, peers, scaling or memory; OUTPUT=JSON file (optional)
+SUITE ?= steps
 bench: $(VENV)/.installed
-	$(BIN)/python -m softfeed.benchmarks.crops $(DATA) $(if $(RAW),--raw $(RAW)) $(if $(OUTPUT),--output $(OUTPUT))
+	$(BIN)/softfeed bench $(DATA) --suite $(SUITE) $(if $(OUTPUT),--output $(OUTPUT))
 
-# all that needs a GPU to be measured; DATA=image folder or shard set
+# all that needs a GPU to be measured; DATA=image folder, RESULTS=folder for the JSON files and charts
+RESULTS ?= benchmarks/results
 bench-gpu: test-gpu
-	$(BIN)/python -m softfeed.benchmarks.outputs $(DATA) --output benchmarks/results/outputs-gpu.json
+	$(BIN)/python -m softfeed.benchmarks.gpu_runs $(DATA) --results $(RESULTS)
 	$(BIN)/softfeed tune $(DATA) --batch-size 256 --seconds 180
 
 $(VENV)/.installed: pyproject.toml

@@ -38,7 +38,9 @@ from ..pipelines.shards.manifest import SAMPLE_DTYPE, Manifest, Shard
 from ..pipelines.shards.shard_set import load
 from ..pipelines.shards.spool import Extents, FileStamp
 from .errors import in_one_line
-from .measurement import Contender, measure, write_result
+from .machine import machine
+from .measurement import Batches, Progress, Whole, measure
+from .result import Result, to_json
 
 _WRITER, _FLUSHED = "webdataset ShardWriter", "webdataset ShardWriter, flushed"
 _PLAIN, _PLAIN_TWO = "softfeed --no-check, 1 worker", "softfeed --no-check, 2 workers"
@@ -46,7 +48,7 @@ _CHECKED, _CHECKED_TWO = "softfeed, 1 worker", "softfeed, 2 workers"
 _RATIOS = ((_PLAIN, _WRITER), (_PLAIN, _FLUSHED), (_PLAIN_TWO, _PLAIN), (_CHECKED_TWO, _CHECKED))
 
 
-def _shard_writer(source: Path, dest: Path, shard_samples: int, *, flushed: bool) -> Contender:
+def _shard_writer(source: Path, dest: Path, shard_samples: int, *, flushed: bool) -> Batches:
     """Images and labels of a folder by the package's own writer, in one process."""
     import webdataset
 
@@ -68,7 +70,7 @@ def _shard_writer(source: Path, dest: Path, shard_samples: int, *, flushed: bool
     return write
 
 
-def _softfeed(source: Path, dest: Path, options: ShardOptions, executor: Executor, workers: int) -> Contender:
+def _softfeed(source: Path, dest: Path, options: ShardOptions, executor: Executor, workers: int) -> Batches:
     def write() -> Iterable[int]:
         shutil.rmtree(dest, ignore_errors=True)
         yield convert(source, dest, options, executor=executor, workers=workers).written
@@ -76,7 +78,7 @@ def _softfeed(source: Path, dest: Path, options: ShardOptions, executor: Executo
     return write
 
 
-def _with_processor_time(contender: Contender, spent: list[float], processes: Sequence[int]) -> Contender:
+def _with_processor_time(contender: Batches, spent: list[float], processes: Sequence[int]) -> Batches:
     """Note the processor time of this process and some others per image of every epoch."""
 
     def write() -> Iterable[int]:
@@ -215,12 +217,12 @@ def _speed(source: Path, folder: Path, options: argparse.Namespace) -> tuple[dic
     with ExitStack() as stack:
         pools = {workers: _warm(workers, stack) for workers in (1, 2)}
 
-        def ours(name: str, shard_options: ShardOptions, workers: int) -> Contender:
+        def ours(name: str, shard_options: ShardOptions, workers: int) -> Batches:
             pool, processes = pools[workers]
             contender = _softfeed(source, folder / "ours", shard_options, pool, workers)
             return _with_processor_time(contender, spent.setdefault(name, []), processes)
 
-        def theirs(name: str, *, flushed: bool) -> Contender:
+        def theirs(name: str, *, flushed: bool) -> Batches:
             contender = _shard_writer(source, folder / "theirs", options.shard_size, flushed=flushed)
             return _with_processor_time(contender, spent.setdefault(name, []), [])
 
@@ -232,7 +234,8 @@ def _speed(source: Path, folder: Path, options: argparse.Namespace) -> tuple[dic
             _CHECKED: ours(_CHECKED, checked, 1),
             _CHECKED_TWO: ours(_CHECKED_TWO, checked, 2),
         }
-        rates = measure(contenders, repeats=options.repeats, report=print)
+        whole = {name: Whole(batches) for name, batches in contenders.items()}
+        rates = measure(whole, seconds=0, repeats=options.repeats, progress=Progress())
     facts = {
         "ratios": dict(_ratios(rates, spent)),
         "processor_us_per_image": {name: statistics.median(times[1:]) * 1e6 for name, times in spent.items()},
@@ -284,7 +287,9 @@ def main(arguments: list[str] | None = None) -> int:
     if options.output:
         settings = {name: getattr(options, name) for name in ("copies", "shard_size", "repeats")}
         command = f"python -m softfeed.benchmarks.conversion {options.folder.name}"
-        write_result(options.output, command, rates, {"settings": settings, "load_before": load_before, **facts})
+        facts |= {"load_before": load_before}
+        result = Result("conversion", command, settings, {}, machine("webdataset"), list(rates.values()), facts=facts)
+        options.output.write_text(to_json(result), encoding="utf-8")
     return 0
 
 

@@ -17,7 +17,9 @@ from nvidia.dali import fn, types
 from nvidia.dali.pipeline import pipeline_def
 
 from .. import softops
-from .measurement import Contender, measure, write_result
+from .machine import machine
+from .measurement import Batches, Here, Progress, measure
+from .result import Result, to_json
 
 _SIZE = (224, 224)
 _INPUTS = ("width", "height", "z0", "z1", "z2", "z3")
@@ -37,7 +39,7 @@ def _batch(batch_size: int) -> dict[str, np.ndarray]:
     return {name: values.astype(np.float32) for name, values in (sides | draws).items()}
 
 
-def _in_graph(batch_size: int, steps: int, threads: int) -> Contender:
+def _in_graph(batch_size: int, steps: int, threads: int) -> Batches:
     no_gpu: Any = None  # DALI's types leave out the None that its documentation names
 
     @pipeline_def(batch_size=batch_size, num_threads=threads, device_id=no_gpu, prefetch_queue_depth=1)
@@ -54,7 +56,7 @@ def _in_graph(batch_size: int, steps: int, threads: int) -> Contender:
     return epoch
 
 
-def _with_numpy(batch_size: int, steps: int) -> Contender:
+def _with_numpy(batch_size: int, steps: int) -> Batches:
     batch = _batch(batch_size)
 
     def epoch() -> Iterable[int]:
@@ -67,20 +69,23 @@ def _with_numpy(batch_size: int, steps: int) -> Contender:
 def main(arguments: list[str] | None = None) -> int:
     """Run the benchmark; returns the exit status."""
     parser = argparse.ArgumentParser(prog="python -m softfeed.benchmarks.geometry", description=__doc__)
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--threads", type=int, default=2, help="of DALI's graph (default: 2)")
+    parser.add_argument("--seconds", type=float, default=2, help="length of a turn (default: 2)")
+    parser.add_argument("--repeats", type=int, default=5, help="default: 5")
     parser.add_argument("--output", type=Path, help="JSON file to write")
     options = parser.parse_args(arguments)
-    contenders: dict[str, Contender] = {}
+    contenders = {}
     for batch_size in (64, 256):
-        contenders[f"numpy, batch {batch_size}"] = _with_numpy(batch_size, 100)
-        contenders[f"operators of the graph, batch {batch_size}"] = _in_graph(batch_size, 100, options.threads)
-    rates = measure(contenders, repeats=options.repeats, report=print)
+        contenders[f"numpy, batch {batch_size}"] = Here(_with_numpy(batch_size, 100))
+        contenders[f"operators of the graph, batch {batch_size}"] = Here(_in_graph(batch_size, 100, options.threads))
+    rates = measure(contenders, seconds=options.seconds, repeats=options.repeats, progress=Progress())
     for rate in rates.values():
         print(f"{rate}   {1e6 / rate.median:8.1f} us per image")
     if options.output:
         command = f"python -m softfeed.benchmarks.geometry --threads {options.threads} --repeats {options.repeats}"
-        write_result(options.output, command, rates, {})
+        settings = {"threads": options.threads, "seconds": options.seconds, "repeats": options.repeats}
+        result = Result("geometry", command, settings, {}, machine(), list(rates.values()))
+        options.output.write_text(to_json(result), encoding="utf-8")
     return 0
 
 

@@ -1,116 +1,260 @@
-"""Timing several things in turn, and the facts a result needs to be believed."""
+"""Timing several things in turn: images per second and CPU seconds per image, with their spread."""
 
 from __future__ import annotations
 
-import datetime
-import json
-import os
-import platform
 import statistics
-import subprocess
+import sys
 import time
-from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass
-from importlib import metadata
-from pathlib import Path
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import closing
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import psutil
+
+# A contender's batches are thrown away for this share of a turn, and for at least this many batches, so that what was
+# made ready while others had their turn is not counted.
+_WARM_SHARE = 0.25
+_WARM_BATCHES = 6
+
+
+@dataclass(frozen=True)
+class Turn:
+    """What was counted while one contender played.
+
+    Attributes:
+        images: Images that came out.
+        wall_s: Seconds that passed.
+        cpu_s: CPU seconds of all threads of the process and its children.
+        waited_s: Seconds of `wall_s` that a consumer waited for the next batch, where there is one.
+        others_s: CPU seconds that other programs on the machine spent meanwhile.
+    """
+
+    images: int
+    wall_s: float
+    cpu_s: float
+    waited_s: float | None = None
+    others_s: float = 0.0
 
 
 @dataclass(frozen=True)
 class Rate:
-    """Images per second of one contender over some repeats.
+    """One contender over some repeats.
 
     Attributes:
         name: The contender.
         images_per_s: One value per repeat.
+        cpu_s_per_image: CPU seconds of all threads and child processes, one value per repeat.
+        waiting: Share of the time that a consumer waited for data, one value per repeat; empty without one.
+        others: Cores that other programs kept busy meanwhile, on average, one value per repeat.
     """
 
     name: str
     images_per_s: tuple[float, ...]
+    cpu_s_per_image: tuple[float, ...]
+    waiting: tuple[float, ...] = ()
+    others: tuple[float, ...] = ()
 
     @property
     def median(self) -> float:
-        """The middle of the repeats."""
+        """The middle of the repeats, in images/s."""
         return statistics.median(self.images_per_s)
 
+    @property
+    def spread(self) -> tuple[float, float]:
+        """The slowest and the fastest repeat, in images/s."""
+        return min(self.images_per_s), max(self.images_per_s)
+
+    @property
+    def cpu_s(self) -> float:
+        """The middle of the CPU seconds per image."""
+        return statistics.median(self.cpu_s_per_image)
+
     def __str__(self) -> str:
-        low, high = min(self.images_per_s), max(self.images_per_s)
-        return f"{self.name:<44} {self.median:>10,.0f} img/s   ({low:,.0f} to {high:,.0f})"
+        low, high = self.spread
+        cpu = f"{1e3 * self.cpu_s:8.3f} ms CPU/image" if self.cpu_s else ""
+        return f"{self.name:<44} {self.median:>10,.0f} img/s   ({low:,.0f} to {high:,.0f}) {cpu}"
 
 
-# A contender plays one epoch and yields the number of images of each batch.
-Contender = Callable[[], Iterable[int]]
+# Makes one pass over something and yields the number of images of each batch.
+Batches = Callable[[], Iterable[int]]
 
 
-def measure(contenders: dict[str, Contender], *, repeats: int, report: Callable[[str], None]) -> dict[str, Rate]:
-    """Time one epoch of each contender after another, `repeats` times over, after one epoch of each to warm up.
+class Contender(Protocol):
+    """Something that can be timed."""
+
+    def play(self, seconds: float) -> Turn:
+        """Play for some seconds, to the end of a batch, and count."""
+        ...
+
+
+class Here:
+    """A contender that plays in this process.
+
+    Args:
+        batches: One pass; it is made again and again until the time is over.
+        waited: Seconds so far that the consumer in `batches` waited for data, if there is one.
+    """
+
+    def __init__(self, batches: Batches, waited: Callable[[], float] | None = None) -> None:
+        self._batches, self._waited = batches, waited
+
+    def play(self, seconds: float) -> Turn:
+        """Play for some seconds, to the end of a batch, and count."""
+        with closing(_endless(self._batches)) as counts:
+            begin, batches = time.perf_counter(), 0
+            for _ in counts:
+                batches += 1
+                if batches >= _WARM_BATCHES and time.perf_counter() - begin >= _WARM_SHARE * seconds:
+                    break
+            settle()
+            waited = self._waited() if self._waited else 0.0
+            images, begin, cpu, machine = 0, time.perf_counter(), cpu_seconds(), _machine_cpu_seconds()
+            for count in counts:
+                images += count
+                if time.perf_counter() - begin >= seconds:
+                    break
+            settle()
+            wall, cpu = time.perf_counter() - begin, cpu_seconds() - cpu
+            others = max(_machine_cpu_seconds() - machine - cpu, 0.0)
+            return Turn(images, wall, cpu, self._waited() - waited if self._waited else None, others)
+
+
+class Whole:
+    """A contender that plays one pass, from its beginning to its end, however long that takes.
+
+    Args:
+        batches: The pass.
+    """
+
+    def __init__(self, batches: Batches) -> None:
+        self._batches = batches
+
+    def play(self, seconds: float) -> Turn:
+        """Play one pass and count."""
+        begin, cpu, machine = time.perf_counter(), cpu_seconds(), _machine_cpu_seconds()
+        images = sum(self._batches())
+        settle()
+        wall, cpu = time.perf_counter() - begin, cpu_seconds() - cpu
+        return Turn(images, wall, cpu, others_s=max(_machine_cpu_seconds() - machine - cpu, 0.0))
+
+
+def _endless(batches: Batches) -> Iterator[int]:
+    while True:
+        empty = True
+        for count in batches():
+            empty = False
+            yield count
+        if empty:
+            raise ValueError("a benchmark must have at least one batch, got none; use more images or a smaller batch")
+
+
+def settle() -> None:
+    """Wait until a GPU has done what it was told, if one is in use."""
+    torch: Any = sys.modules.get("torch")
+    if torch is not None and torch.cuda.is_initialized():
+        torch.cuda.synchronize()
+
+
+def cpu_seconds() -> float:
+    """CPU seconds so far of all threads of this process and of its children that live, or lived and were waited for."""
+    process = psutil.Process()
+    own = process.cpu_times()
+    total = own.user + own.system + own.children_user + own.children_system
+    for child in process.children(recursive=True):
+        try:
+            times = child.cpu_times()
+        except psutil.NoSuchProcess:
+            continue
+        total += times.user + times.system
+    return total
+
+
+def _machine_cpu_seconds() -> float:
+    """CPU seconds so far of everything that runs on the machine."""
+    times = psutil.cpu_times()
+    return sum(times) - times.idle - getattr(times, "iowait", 0.0) - getattr(times, "guest", 0.0)
+
+
+class Progress:
+    """Tells on a stream what is being measured: in place on a terminal, else a line per repeat."""
+
+    def __init__(self, stream: Any = None) -> None:
+        self._stream = stream or sys.stderr
+
+    def turn(self, text: str) -> None:
+        """What is being measured right now; only a terminal shows it."""
+        if self._stream.isatty():
+            self._stream.write(f"\r\x1b[2K{text}")
+            self._stream.flush()
+
+    def line(self, text: str) -> None:
+        """Something to keep."""
+        clear = "\r\x1b[2K" if self._stream.isatty() else ""
+        self._stream.write(f"{clear}{text}\n")
+        self._stream.flush()
+
+
+def measure(
+    contenders: dict[str, Contender],
+    *,
+    seconds: float,
+    repeats: int,
+    progress: Progress,
+    before: Callable[[], None] = lambda: None,
+) -> dict[str, Rate]:
+    """Time contenders one after another, `repeats` times over, after one short turn of each to warm up.
 
     Taking turns is what makes the ratios mean something on a machine that others use too.
 
     Args:
         contenders: What to time, by name.
+        seconds: How long a turn lasts, besides its own warm-up.
         repeats: How often, >= 1; five give a median with some meaning.
-        report: Told what is going on.
+        progress: Told what is going on.
+        before: Called before each turn, outside of what is timed.
     """
-    for contender in contenders.values():
-        sum(contender())
-    rates: dict[str, list[float]] = {name: [] for name in contenders}
+    for number, (name, contender) in enumerate(contenders.items()):
+        progress.turn(f"warming up {number + 1}/{len(contenders)}: {name}")
+        contender.play(seconds / 10)
+    turns: dict[str, list[Turn]] = {name: [] for name in contenders}
     for repeat in range(repeats):
         for name, contender in contenders.items():
-            start = time.perf_counter()
-            images = sum(contender())
-            rates[name].append(images / (time.perf_counter() - start))
-        report(
-            f"repeat {repeat + 1}/{repeats}: " + ", ".join(f"{name} {rate[-1]:,.0f}" for name, rate in rates.items())
-        )
-    return {name: Rate(name, tuple(values)) for name, values in rates.items()}
+            progress.turn(f"repeat {repeat + 1}/{repeats}: {name}")
+            before()
+            turns[name].append(contender.play(seconds))
+        rates = ", ".join(f"{name} {done[-1].images / done[-1].wall_s:,.0f}" for name, done in turns.items())
+        progress.line(f"repeat {repeat + 1}/{repeats} (images/s): {rates}")
+    return {name: _rate(name, done) for name, done in turns.items()}
 
 
-def machine() -> dict[str, Any]:
-    """What the numbers were measured on and with."""
-    import torch
-
-    versions = {}
-    for package in ("torch", "torchvision", "numpy", "pillow", "nvidia-dali-cuda130", "nvidia-dali-cuda120"):
-        try:
-            versions[package] = metadata.version(package)
-        except metadata.PackageNotFoundError:
-            continue
-    return {
-        "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
-        "commit": _commit(),
-        "processor": _processor(),
-        "cores": len(os.sched_getaffinity(0)),
-        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
-        "python": platform.python_version(),
-        "versions": versions,
-    }
+def _rate(name: str, turns: list[Turn]) -> Rate:
+    waiting = tuple(turn.waited_s / turn.wall_s for turn in turns if turn.waited_s is not None)
+    rates, cpu = [turn.images / turn.wall_s for turn in turns], [turn.cpu_s / turn.images for turn in turns]
+    return Rate(name, tuple(rates), tuple(cpu), waiting, tuple(turn.others_s / turn.wall_s for turn in turns))
 
 
-def write_result(path: Path, command: str, rates: dict[str, Rate], facts: dict[str, Any]) -> None:
-    """Write a result as JSON, with the command that repeats it."""
-    rows = [asdict(rate) | {"median": rate.median} for rate in rates.values()]
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps({"command": command, **facts, "machine": machine(), "rates": rows}, indent=1) + "\n")
+@dataclass(frozen=True)
+class Ratio:
+    """Images/s of one contender over another's: within each repeat, so that what the machine did to both cancels out.
+
+    Attributes:
+        name: "a / b".
+        median: Over the repeats.
+        low: Least of the repeats.
+        high: Greatest of the repeats.
+    """
+
+    name: str
+    median: float
+    low: float
+    high: float
+
+    def __str__(self) -> str:
+        return f"{self.name:<76} {self.median:6.2f}   ({self.low:.2f} to {self.high:.2f})"
 
 
-def _commit() -> str | None:
-    git = ["git", "-C", str(Path(__file__).parent)]
-    try:
-        commit = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True, check=True).stdout.strip()
-        changed = subprocess.run(
-            [*git, "status", "--porcelain", "--untracked-files=no"], capture_output=True, text=True
-        )
-    except (OSError, subprocess.CalledProcessError):
-        return None
-    return commit + (" with changes" if changed.stdout.strip() else "")
-
-
-def _processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return platform.processor()
-    return next(
-        (line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.processor()
-    )
+def ratio(above: Rate, below: Rate) -> Ratio:
+    """`above` over `below`, repeat by repeat."""
+    values = [a / b for a, b in zip(above.images_per_s, below.images_per_s, strict=True)]
+    return Ratio(f"{above.name} / {below.name}", statistics.median(values), min(values), max(values))

@@ -4,7 +4,7 @@
 blur only the lowest frequencies survive, and `A = V_r diag(e) V_r^T` with few columns is cheaper than `A` itself.
 
 This is done by torch on the finished batch and not in the DALI graph: as two passes of `fn.filter` with per-sample
-kernels, the cost grows with the width of the blur (`python -m softfeed.benchmarks.mollification` has both).
+kernels, the cost grows with the width of the blur (`python -m softfeed.benchmarks.alternatives` has both).
 """
 
 from __future__ import annotations

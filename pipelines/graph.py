@@ -52,6 +52,7 @@ def build_graph(
     size: int,
     raw: bool,
     output: Output,
+    until: str | None = None,
 ) -> Pipeline:
     """Build the graph of a recipe.
 
@@ -62,6 +63,7 @@ def build_graph(
         size: Side of the square output in pixels.
         raw: Whether the images come as raw uint8 HWC pixels instead of encoded bytes.
         output: Type, float32 or float16, and layout of the finished images.
+        until: The stage, one of `stages`, to end after, for measurements; None for all of them.
 
     Returns:
         A pipeline with one output on the device, images of (3, size, size), or (size, size, 3) with channels last.
@@ -74,7 +76,8 @@ def build_graph(
             name: fn.external_source(name=name, ndim=array.ndim - 1, dtype=_TYPES[array.dtype])
             for name, array in example.items()
         }
-        return _stages(recipe, inputs, options, size=size, raw=raw, output=output)
+        images = _stages(recipe, inputs, options, size=size, raw=raw, output=output)
+        return images[stages(recipe, raw=raw)[-1] if until is None else until]
 
     return graph(
         batch_size=options.batch_size,
@@ -86,27 +89,39 @@ def build_graph(
     )
 
 
+def stages(recipe: Recipe, *, raw: bool) -> list[str]:
+    """Names of the stages that a recipe's graph has, in the order in which they run."""
+    if way(recipe, raw=raw) == "shift":
+        names = ["normalise", "shift"]
+    else:
+        names = ["cut" if raw else "decode", *["resize"] * recipe.crop.resizes, *["policy"] * bool(recipe.policy)]
+        names.append("normalise")
+    return [*names, *["occlusion"] * bool(recipe.occlude)]
+
+
 def _stages(
     recipe: Recipe, inputs: dict[str, Any], options: GraphOptions, *, size: int, raw: bool, output: Output
-) -> Any:
+) -> dict[str, Any]:
+    """Images after each of the `stages`."""
     route = way(recipe, raw=raw)
     layout: dict[str, Any] = {"ndim": 3, "layout": "HWC"} if raw else {"ndim": 1}
     images = fn.external_source(name=IMAGES, dtype=types.DALIDataType.UINT8, no_copy=True, **layout)
     if raw and options.device_id is not None:
         images = images.gpu()
+    after = {}
     if route == "shift":
-        images = normalized(images, inputs, recipe.normalize, output)
-        images = shifted(images, inputs, size=size)
+        images = after["normalise"] = normalized(images, inputs, recipe.normalize, output)
+        images = after["shift"] = shifted(images, inputs, size=size)
     else:
-        images = visible_part(images, inputs, None if raw else options.decoder)
+        images = after["cut" if raw else "decode"] = visible_part(images, inputs, None if raw else options.decoder)
         if recipe.crop.resizes:
-            images = resized(images, inputs)
+            images = after["resize"] = resized(images, inputs)
         if recipe.policy is not None:
             images = on_canvas(images, inputs, recipe.normalize, size=size)
-            images = policy_stage(images, recipe.policy, inputs, size=size)
-            images = normalized(images, inputs, recipe.normalize, output)
+            images = after["policy"] = policy_stage(images, recipe.policy, inputs, size=size)
+            images = after["normalise"] = normalized(images, inputs, recipe.normalize, output)
         else:
-            images = placed(images, inputs, recipe.normalize, output, size=size)
+            images = after["normalise"] = placed(images, inputs, recipe.normalize, output, size=size)
     if recipe.occlude is not None:
-        images = occlusion_stage(images, inputs)
-    return images
+        after["occlusion"] = occlusion_stage(images, inputs)
+    return after

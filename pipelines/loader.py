@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from nvidia.dali.pipeline import Pipeline
 
 from . import checks, fingerprint, state
 from .batches import BatchBuilder, finished_by_graph
@@ -302,17 +303,19 @@ class Loader:
 
     def _submit(self, prepared: Prepared) -> None:
         if self._runner is None:
-            raw = self._source.raw_shape is not None
-            graph = build_graph(
-                self.recipe,
-                prepared.plan.inputs,
-                self._options,
-                size=self.image_size,
-                raw=raw,
-                output=self._graph_output,
-            )
-            self._runner = GraphRunner(graph, self.device, self._options.prefetch)
+            self._runner = GraphRunner(self._build_graph(prepared), self.device, self._options.prefetch)
         self._runner.submit(prepared.images, prepared.plan.inputs)
+
+    def _build_graph(self, example: Prepared, until: str | None = None) -> Pipeline:
+        return build_graph(
+            self.recipe,
+            example.plan.inputs,
+            self._options,
+            size=self.image_size,
+            raw=self._source.raw_shape is not None,
+            output=self._graph_output,
+            until=until,
+        )
 
     def _collect(self, prepared: Prepared) -> Any:
         """Wait for the oldest batch in flight and finish it."""

@@ -3,9 +3,9 @@
 Every mask draws its rectangles on the host, clipped to the output and without overlaps, so that the pixels that they
 cover are counted exactly; visibility is the uncovered share of the output. The graph sets them to 0 in one `fn.erase`
 after normalisation, which copies the batch: on two CPU cores masked recipes reached 0.94 to 1.00 of the plain soft
-crop's images/s (`python -m softfeed.benchmarks.masks`, benchmarks/results/masks-cpu-2-cores.json). Blanking the
-finished batch in place costs little for one square, but four times as much for 32 of them, and would keep the
-thread of the training loop busy. Erasing the uint8 pixels before normalisation would copy a quarter of the bytes, but
+crop's images/s (`softfeed bench --suite operations`). Blanking the finished batch in place costs little for one square,
+but four times as much for 32 of them (`python -m softfeed.benchmarks.alternatives`), and would keep the thread of the
+training loop busy. Erasing the uint8 pixels before normalisation would copy a quarter of the bytes, but
 the mean colour is no whole pixel value, so that patches would come out near 0 and not 0.
 """
 

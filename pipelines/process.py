@@ -47,7 +47,7 @@ def default_threads(*, raw: bool) -> int:
     """Threads for a graph: this process's cores, shared with the other ranks that torchrun started on this machine.
 
     Raw images cost so little that Python's part, which runs beside the graph, needs a core of its own: on two cores one
-    thread played raw CIFAR-100 faster than two (`python -m softfeed.benchmarks.crops` with --raw, without and with
+    thread played raw CIFAR-100 faster than two (`softfeed bench RAW_SET --recipe soft-cifar`, without and with
     `--threads 2`).
     """
     ranks = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))

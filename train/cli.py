@@ -19,6 +19,7 @@ COMMANDS = {
     "copy": ("..pipelines.shards.copy_cli", "copy a shard set to or from an object store, compared with its checksums"),
     "train": (".train_command", "train a classifier on softly augmented images"),
     "eval": (".eval_command", "measure accuracy and calibration of a checkpoint"),
+    "bench": ("..benchmarks.command", "measure how fast data is loaded, and say what limits it"),
     "tune": (".tune_command", "find the fastest settings of the loader for a data set on this machine"),
     "show": (".show_command", "draw what a recipe does to images, and its curves"),
     "demo": (".demo", "train on handwritten digits with hard and soft crops, and report"),

@@ -2,7 +2,7 @@
 
 import pytest
 from PIL import Image
-from softfeed.benchmarks import crops, mollification, readme_picture
+from softfeed.benchmarks import readme_picture
 
 
 @pytest.fixture
@@ -23,16 +23,6 @@ def line(capsys, main, *arguments):
     return captured.err
 
 
-@pytest.mark.parametrize("main", [crops.main, mollification.main])
-def test_the_folder_must_exist(capsys, main):
-    assert "image folder must exist, got /nonexistent; check the path" in line(capsys, main, "/nonexistent")
-
-
-def test_the_raw_set_must_be_raw(folder):
-    with pytest.raises(ValueError, match=r"raw must be a shard set of raw images, got .*images; write one with"):
-        crops._raw_contenders(folder, crops._parse([str(folder)]))
-
-
 def test_the_picture_needs_two_classes_of_images_and_somewhere_to_go(tmp_path, folder, capsys):
     out = tmp_path / "out.png"
     main = readme_picture.main
@@ -44,11 +34,3 @@ def test_the_picture_needs_two_classes_of_images_and_somewhere_to_go(tmp_path, f
     Image.new("RGB", (30, 30)).save(folder / "dog" / "1.png")
     assert "No such file or directory" in line(capsys, main, tmp_path / "nowhere" / "out.png", folder)
     assert not out.exists()
-
-
-def test_every_image_is_repeated(tmp_path, folder):
-    (folder / "cat" / "1.png").write_bytes((folder / "cat" / "deep" / "1.png").read_bytes())
-    (tmp_path / "links").mkdir()
-    links = sorted((crops._repeated_folder(folder, 3, tmp_path / "links") / "cat").iterdir())
-    assert len(links) == 6
-    assert {link.resolve() for link in links} == {folder / "cat" / "1.png", folder / "cat" / "deep" / "1.png"}

@@ -1,8 +1,4 @@
-"""torchvision's way: a `DataLoader` with worker processes and Pillow, doing the same soft crops.
-
-Regime: images are decoded whole by Pillow, cropped and resized one by one as uint8, then made float tensors and
-normalised; two worker processes that live on between epochs.
-"""
+"""Soft crops with Pillow, one image at a time: what somebody writes who adds them to torchvision's loader."""
 
 from __future__ import annotations
 
@@ -14,11 +10,11 @@ from typing import Any
 import numpy as np
 import torch
 from PIL import Image
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 from torchvision import transforms
 from torchvision.datasets import ImageFolder
 
-from ..pipelines import Recipe, SoftCrop, SoftShift
+from ...pipelines import Recipe, SoftCrop, SoftShift
 
 
 def truncated_normal(sigma: float, limit: float) -> float:
@@ -106,10 +102,3 @@ class SoftArrayImages(Dataset):
         chance = 1 / self._num_classes
         confidence = chance + (1 - chance) * (1 - math.pow(1 - visibility, self._crop.power))
         return self._transform(image), int(self._labels[index]), confidence
-
-
-def data_loader(dataset: Dataset, batch_size: int, workers: int) -> DataLoader:
-    """A `DataLoader` set up as torchvision's training references do on a CPU."""
-    return DataLoader(
-        dataset, batch_size, shuffle=True, drop_last=True, num_workers=workers, persistent_workers=workers > 0
-    )

@@ -1,0 +1,140 @@
+"""Ways not taken beside those taken: to blur finished batches, and to blank parts of them.
+
+`python -m softfeed.benchmarks.alternatives` blurs batches at the default strengths with the loader's own way (two
+products of matrices in torch) and with two passes of DALI's `fn.filter`, whose kernels are as long as a tail of 1e-5 of
+their sum asks for. It blanks them in place with numpy, as one square per image and as 32 cells per image, which is the
+other way that there is to set pixels of a finished batch to 0 on a CPU; `softfeed bench --suite operations` has the
+loader's own way.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from nvidia.dali import fn, types
+from nvidia.dali.pipeline import pipeline_def
+
+from ..pipelines.blur import DctBlur
+from ..pipelines.draws import Draws
+from ..pipelines.mollify import Mollify, strengths
+from ..softops import blur_sigma
+from .errors import in_one_line
+from .machine import machine
+from .measurement import Batches, Here, Progress, measure, settle
+from .result import Result, to_json
+
+Options = argparse.Namespace
+
+
+def _kernel(side: int, sigma: float) -> np.ndarray:
+    """The blur along an axis as a kernel, cut where less than 1e-5 of it is left.
+
+    The heat equation of SM (Heinonen et al.) factorises over the axes, and along one the DCT-II basis makes it a
+    convolution, with the border mirrored.
+    """
+    distance = np.arange(side)
+    waves = np.arange(1, side)
+    decay = np.exp(-(sigma**2) / 2 * (math.pi * waves / side) ** 2)
+    half = (1 + 2 * np.cos(math.pi * distance[:, None] * waves / side) @ decay) / (2 * side)
+    tail = np.cumsum(np.abs(half[::-1]))[::-1] * 2
+    radius = int(np.flatnonzero(tail > 1e-5)[-1])
+    taps = half[: radius + 1]
+    return np.concatenate([taps[:0:-1], taps]).astype(np.float32)
+
+
+def _blur_by_filter(size: int, levels: np.ndarray, options: Options) -> Batches:
+    on_gpu = options.device != "cpu"
+    count = len(levels)
+    device_id: Any = 0 if on_gpu else None  # DALI's types leave out the None that its documentation names
+
+    @pipeline_def(batch_size=count, num_threads=options.threads, device_id=device_id, prefetch_queue_depth=1)
+    def graph() -> Any:
+        images = fn.external_source(name="images", dtype=types.DALIDataType.FLOAT, ndim=3, layout="CHW")
+        row, column = (
+            fn.external_source(name=name, dtype=types.DALIDataType.FLOAT, ndim=2) for name in ("row", "column")
+        )
+        images = images.gpu() if on_gpu else images
+        return fn.filter(fn.filter(images, row, border="reflect_1001"), column, border="reflect_1001")
+
+    kernels = [_kernel(size, float(sigma)) for sigma in blur_sigma(strengths()[levels].astype(np.float64), size)]
+    inputs = {
+        "images": np.random.default_rng(0).standard_normal((count, 3, size, size), np.float32),
+        "row": [kernel[None] for kernel in kernels],
+        "column": [kernel[:, None] for kernel in kernels],
+    }
+    pipeline = graph()
+    pipeline.build()
+
+    def epoch() -> Iterable[int]:
+        yield len(pipeline.run(**inputs)[0])
+
+    return epoch
+
+
+def _blur_by_products(size: int, levels: np.ndarray, options: Options) -> Batches:
+    device = torch.device(options.device)
+    images = torch.randn(len(levels), 3, size, size, device=device)
+    blur = DctBlur(size, size, strengths(), device)
+
+    def epoch() -> Iterable[int]:
+        yield len(blur(images, levels))
+        settle()
+
+    return epoch
+
+
+def _blank(cells: int, options: Options) -> Batches:
+    """Blank every second of `cells` x `cells` cells of each image of a batch."""
+    size = options.image_size
+    images = np.ones((options.batch_size, 3, size, size), np.float32)
+    side = size // cells
+    corners = [(row, column) for row in range(cells) for column in range(cells) if (row + column) % 2 == 0]
+
+    def epoch() -> Iterable[int]:
+        for image in images:
+            for row, column in corners:
+                image[:, row * side : (row + 1) * side, column * side : (column + 1) * side] = 0
+        yield len(images)
+
+    return epoch
+
+
+@in_one_line
+def main(arguments: list[str] | None = None) -> int:
+    """Run the benchmark; returns the exit status."""
+    parser = argparse.ArgumentParser(prog="python -m softfeed.benchmarks.alternatives", description=__doc__)
+    parser.add_argument("--batch-size", type=int, default=64, help="default: 64")
+    parser.add_argument("--image-size", type=int, default=224, help="default: 224")
+    parser.add_argument("--threads", type=int, default=2, help="of DALI's graph (default: 2)")
+    parser.add_argument("--seconds", type=float, default=2, help="length of a turn (default: 2)")
+    parser.add_argument("--repeats", type=int, default=5, help="default: 5")
+    parser.add_argument("--device", default="cpu", help="cpu or cuda (default: cpu)")
+    parser.add_argument("--output", type=Path, help="JSON file to write")
+    options = parser.parse_args(arguments)
+    levels = Mollify().draw(Draws(0, 0, 0, options.batch_size)).level
+    contenders = {
+        "blur, products": _blur_by_products(options.image_size, levels, options),
+        "blur, fn.filter": _blur_by_filter(options.image_size, levels, options),
+        "blank in place, whole image": _blank(1, options),
+        "blank in place, 32 cells": _blank(8, options),
+    }
+    here = {name: Here(batches) for name, batches in contenders.items()}
+    rates = measure(here, seconds=options.seconds, repeats=options.repeats, progress=Progress())
+    print("\n".join(map(str, rates.values())))
+    if options.output:
+        settings = {name: value for name, value in vars(options).items() if name != "output"}
+        command = f"python -m softfeed.benchmarks.alternatives --device {options.device}"
+        result = Result("alternatives", command, settings, {}, machine(), list(rates.values()))
+        options.output.write_text(to_json(result), encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

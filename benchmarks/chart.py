@@ -1,0 +1,58 @@
+"""Results as pictures."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from ..train.diagram import GRID, HARD, INK, SOFT, diagram
+from .measurement import Rate
+
+
+def bars(rates: Sequence[Rate], title: str, *, marked: str = "") -> bytes:
+    """A bar for each contender's median images/s, with a line from the slowest to the fastest repeat, as PNG.
+
+    Args:
+        rates: From top to bottom.
+        title: Above the bars.
+        marked: Contenders whose names begin so have a colour of their own.
+    """
+    with diagram(width=7.5, height=1.2 + 0.36 * len(rates)) as (figure, buffer):
+        axes = figure.add_subplot()
+        for row, rate in enumerate(rates):
+            low, high = rate.spread
+            colour = SOFT if marked and rate.name.startswith(marked) else HARD
+            axes.barh(row, rate.median, color=colour, height=0.7)
+            axes.plot([low, high], [row, row], color=INK, linewidth=1.2)
+            axes.annotate(
+                f"{rate.median:,.0f}", (max(rate.median, high), row), (4, 0), textcoords="offset points", va="center"
+            )
+        axes.set_yticks(range(len(rates)), [rate.name for rate in rates])
+        axes.invert_yaxis()
+        axes.set(title=title, xlabel="images/s")
+        axes.margins(x=0.15)
+        axes.grid(axis="x", color=GRID)
+        axes.set_axisbelow(True)
+    return buffer.getvalue()
+
+
+def curves(panels: dict[str, dict[str, list[tuple[float, float, float, float]]]], titles: dict[str, str]) -> bytes:
+    """A panel for each of several dependencies, as PNG.
+
+    Args:
+        panels: By the name of the horizontal axis, the lines by their name: points (x, median, low, high), images/s.
+        titles: Label of the vertical axis, by the name of the horizontal one; "images/s" where there is none.
+    """
+    with diagram(width=4.2 * len(panels), height=3.6) as (figure, buffer):
+        for axes, (name, lines) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels.items(), strict=True):
+            for colour, (label, points) in zip((SOFT, HARD, INK), lines.items(), strict=False):
+                x, median, low, high = zip(*points, strict=True)
+                axes.fill_between(x, low, high, color=colour, alpha=0.15, linewidth=0)
+                axes.plot(x, median, "o-", color=colour, label=label, linewidth=1.6, markersize=4)
+            if max(x) >= 8 * min(x):
+                axes.set_xscale("log", base=10 if max(x) >= 1000 else 2)
+            else:
+                axes.set_xticks(x)
+            axes.set(xlabel=name, ylabel=titles.get(name, "images/s"), ylim=(0, None))
+            axes.grid(axis="y", color=GRID)
+            axes.legend()
+    return buffer.getvalue()

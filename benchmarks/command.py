@@ -1,0 +1,194 @@
+"""`softfeed bench`: how fast a data set is loaded, what each step costs, and what limits it."""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from .comparison import Change
+    from .result import Result
+    from .session import Session
+
+_SUITES = ("steps", "operations", "peers", "memory")
+_EXAMPLES = """examples:
+  softfeed bench imagenet/train                             # the steps, and a verdict
+  softfeed bench imagenet/train --model resnet50            # and whether a training step would wait
+  softfeed bench imagenet/train --output now.json --compare before.json
+  softfeed bench imagenet/val --suite peers                 # other loaders on the same files
+  softfeed bench /tmp/million --synthetic 1000000 --suite scaling
+
+Everything takes turns, so the ratios hold on a machine that others use too; a ratio is the median over the repeats.
+"""
+
+
+def add_parser(commands: argparse._SubParsersAction) -> None:
+    """Add the command to the parser of `softfeed`."""
+    parser = commands.add_parser(
+        "bench",
+        help="measure how fast data is loaded, and say what limits it",
+        description="Measure images/s and CPU seconds per image of the loader's steps added in turn, and say what the "
+        "bottleneck is, what would be possible without it, and what to change.",
+        epilog=_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add_options(parser)
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of the command."""
+    parser.add_argument("data", metavar="DATA", help="image folder or shard set; with --synthetic where to write it")
+    what = parser.add_argument_group("what is measured")
+    what.add_argument(
+        "--suite",
+        choices=_SUITES,
+        default="steps",
+        help="steps: the loader's steps added in turn; operations: each operation against the soft crop, and soft "
+        "against hard; peers: other loaders, on an image folder; scaling: threads, batch sizes, ranks, sizes of the "
+        "set; memory: whether it stays flat (default: %(default)s)",
+    )
+    what.add_argument("--peers", dest="suite", action="store_const", const="peers", help="same as --suite peers")
+    what.add_argument(
+        "--model", metavar="NAME", help="also time a training step of this network (resnet50, small-cnn...) with data"
+    )
+    what.add_argument(
+        "--recipe",
+        metavar="NAME",
+        default="full",
+        help="a preset such as soft-imagenet, or full: soft crop, flip, TrivialAugment, occlusion, mollification "
+        "(default: %(default)s)",
+    )
+    what.add_argument(
+        "--synthetic", type=int, metavar="N", help="write a synthetic shard set of N samples to DATA, and play that"
+    )
+    what.add_argument(
+        "--max-side",
+        type=int,
+        metavar="S",
+        help="peers: first re-encode every image to this longest side, as a 4:2:0 JPEG of quality 90 (default: as they "
+        "are)",
+    )
+    what.add_argument(
+        "--images", type=int, default=200_000, metavar="N", help="memory: images to play (default: %(default)s)"
+    )
+    _add_playing(parser.add_argument_group("how it is played"))
+    _add_results(parser.add_argument_group("results"))
+
+
+def _add_playing(group: argparse._ArgumentGroup) -> None:
+    group.add_argument("--batch-size", type=int, default=64, metavar="N", help="images of a batch (default: 64)")
+    group.add_argument(
+        "--image-size", type=int, metavar="S", help="pixels a side (default: a raw set's own size, else 224)"
+    )
+    group.add_argument(
+        "--threads", type=int, metavar="N", help="threads of the graph; workers of other loaders (default: the cores)"
+    )
+    group.add_argument("--device", choices=("cpu", "cuda"), help="default: the GPU where there is one")
+    group.add_argument(
+        "--seconds", type=float, default=3.0, metavar="S", help="length of a turn, besides its warm-up (default: 3)"
+    )
+    group.add_argument("--repeats", type=int, default=5, metavar="N", help="turns of each contender (default: 5)")
+    group.add_argument(
+        "--cold",
+        action="store_true",
+        help="drop the files from the page cache before each turn (default: read every file once, so that it is warm)",
+    )
+
+
+def _add_results(group: argparse._ArgumentGroup) -> None:
+    group.add_argument("--output", "--json", type=Path, metavar="FILE", help="write the result as JSON")
+    group.add_argument("--chart", type=Path, metavar="FILE", help="write a chart as PNG (default: beside --output)")
+    group.add_argument(
+        "--compare",
+        type=Path,
+        metavar="OLD",
+        help="older result to compare with; exit status 1 if something got slower by more than the spread of both",
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    """Measure as the command line says; the exit status."""
+    from . import comparison, result
+
+    _check(args)
+    old = None if args.compare is None else result.from_json(args.compare)
+    session = _session(args)
+    measured = _suite(args.suite)(session, args)
+    print(measured)
+    if args.output is not None:
+        args.output.write_text(result.to_json(measured), encoding="utf-8")
+    chart = args.chart or (args.output.with_suffix(".png") if args.output else None)
+    if chart is not None:
+        chart.write_bytes(_chart(measured))
+    if old is None:
+        return 0
+    return _report(comparison.compare(old, measured), comparison.differences(old, measured))
+
+
+def _check(args: argparse.Namespace) -> None:
+    """Raise ValueError or OSError for what would fail only after everything was measured."""
+    for name in ("batch_size", "image_size", "threads", "repeats", "images", "synthetic", "max_side"):
+        value = getattr(args, name)
+        if value is not None and value < 1:
+            raise ValueError(f"{name.replace('_', '-')} must be at least 1, got {value}")
+    if not args.seconds > 0:
+        raise ValueError(f"seconds must be positive, got {args.seconds}")
+    for name in ("output", "chart"):
+        path = getattr(args, name)
+        if path is not None and not path.resolve().parent.is_dir():
+            raise FileNotFoundError(f"{name} must be in a folder that exists, got {path}; make the folder first")
+        if path is not None and path.is_dir():
+            raise IsADirectoryError(f"{name} must be a file, got the folder {path}; name a file in it")
+    if args.chart is None and args.output is not None and args.output.suffix == ".png":
+        raise ValueError(f"output must be a JSON file, got {args.output}; --chart names the picture")
+
+
+def _session(args: argparse.Namespace) -> Session:
+    from ..pipelines.process import pick_device
+    from ..pipelines.sources import open_source
+    from . import synthetic
+    from .measurement import Progress
+    from .session import Session, recipe_by_name
+    from .steps import Played
+
+    progress = Progress()
+    if args.synthetic is not None:
+        synthetic.write_set(Path(args.data), args.synthetic, report=progress.line)
+    shape = open_source(args.data).raw_shape
+    recipe = recipe_by_name(args.recipe, raw=shape is not None)
+    size = args.image_size or (224 if shape is None else max(shape[:2]))
+    played = Played(args.data, recipe, args.batch_size, size, args.threads, pick_device(args.device).type)
+    return Session(played, args.seconds, args.repeats, args.cold, args.model, command_line(sys.argv[1:]), progress)
+
+
+def command_line(words: Sequence[str], program: str = "softfeed") -> str:
+    """The command of this run; of paths only the last part, for where something lies is nobody's business."""
+    return shlex.join([program, *(Path(word).name if "/" in word else word for word in words)])
+
+
+def _suite(name: str) -> Callable[[Session, argparse.Namespace], Result]:
+    import importlib
+
+    return importlib.import_module(f".{name}_suite", __package__).run
+
+
+def _chart(measured: Result) -> bytes:
+    from . import chart
+
+    if "curves" in measured.facts:
+        return chart.curves(measured.facts["curves"], measured.facts.get("axes", {}))
+    title = f"{measured.suite}, {measured.settings['image_size']} pixels, batches of {measured.settings['batch_size']}"
+    return chart.bars(measured.rates, title, marked="softfeed")
+
+
+def _report(changes: list[Change], differences: list[str]) -> int:
+    """Print a comparison; 1 if something got slower."""
+    print("\nnew / old")
+    print("\n".join(map(str, changes)))
+    if differences:
+        print("\nwhat else differs between the two runs:\n" + "\n".join(differences))
+    return int(any(change.verdict == "slower" for change in changes))

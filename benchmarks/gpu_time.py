@@ -1,0 +1,42 @@
+"""How long a GPU is busy: the union of the intervals in which any kernel or copy runs, whoever started it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from .measurement import Batches, Here
+
+
+def busy(intervals: Iterable[tuple[float, float]]) -> float:
+    """Length of the union of intervals (begin, end)."""
+    total, reached = 0.0, float("-inf")
+    for begin, end in sorted(intervals):
+        total += max(0.0, end - max(begin, reached))
+        reached = max(reached, end)
+    return total
+
+
+def gpu_busy(batches: Batches, seconds: float) -> dict[str, float]:
+    """GPU time per image and the share of the time that the GPU was busy, seen by torch's profiler.
+
+    The profiler sees the kernels of all libraries in the process, DALI's too. It slows the host down, so rates are not
+    taken from this.
+    """
+    import torch
+    from torch.profiler import ProfilerActivity, profile
+
+    contender = Here(batches)
+    contender.play(seconds / 10)
+    with profile(activities=[ProfilerActivity.CUDA]) as profiler:
+        images, turn = 0, contender.play(seconds / 3)
+        images = turn.images
+    events: Any = profiler.events()
+    cuda = torch.autograd.DeviceType.CUDA
+    intervals = [(event.time_range.start, event.time_range.end) for event in events if event.device_type == cuda]
+    if not intervals:
+        return {}
+    span = max(end for _, end in intervals) - min(begin for begin, _ in intervals)
+    # the turn's own warm-up was seen, too: take its share out by the rate of the part that was counted
+    share = busy(intervals) / span
+    return {"busy_share": share, "gpu_us_per_image": 1e6 * share * turn.wall_s / images}

@@ -1,0 +1,63 @@
+"""Memory of this process and its children, and of the GPU."""
+
+from __future__ import annotations
+
+import sys
+import threading
+from typing import Any
+
+import psutil
+
+_EVERY_S = 0.2
+
+
+def host_bytes() -> int:
+    """Bytes of memory of this process and its children; what several of them share counts once (PSS)."""
+    process = psutil.Process()
+    total = 0
+    for member in [process, *process.children(recursive=True)]:
+        try:
+            total += member.memory_full_info().pss
+        except (psutil.NoSuchProcess, psutil.AccessDenied):
+            continue
+    return total
+
+
+def gpu_bytes() -> int | None:
+    """Bytes of the GPU's memory that are in use, by DALI, torch and any other program; None where there is no GPU."""
+    torch: Any = sys.modules.get("torch")
+    if torch is None or not torch.cuda.is_initialized():
+        return None
+    free, total = torch.cuda.mem_get_info()
+    return total - free
+
+
+class PeakMemory:
+    """Watches memory while a block runs; `host` and `gpu` are then the largest values seen, in bytes."""
+
+    def __init__(self) -> None:
+        self.host, self.gpu = 0, 0
+        self._done = threading.Event()
+        self._thread = threading.Thread(target=self._watch, daemon=True)
+
+    def __enter__(self) -> PeakMemory:
+        self._look()
+        self._thread.start()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._done.set()
+        self._thread.join()
+        self._look()
+
+    def _watch(self) -> None:
+        while not self._done.wait(_EVERY_S):
+            self._look()
+
+    def _look(self) -> None:
+        self.host = max(self.host, host_bytes())
+        self.gpu = max(self.gpu, gpu_bytes() or 0)
+
+    def facts(self) -> dict[str, float | None]:
+        """In MB, for a result."""
+        return {"host_mb": round(self.host / 1e6, 1), "gpu_mb": round(self.gpu / 1e6, 1) if self.gpu else None}

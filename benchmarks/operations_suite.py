@@ -1,0 +1,83 @@
+"""The suite `operations`: what softness and each operation cost, all in the same graph with the same settings."""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import replace
+
+from ..pipelines import (
+    AdditiveNoise,
+    Cutout,
+    GridMask,
+    HideAndSeek,
+    Mollify,
+    Occlude,
+    RandAugment,
+    RandomErasing,
+    Recipe,
+    TrivialAugment,
+    presets,
+)
+from ..pipelines.sources import open_source
+from .measurement import Contender, Here, Rate, Ratio, ratio
+from .result import Result
+from .session import FULL, Session, recipe_by_name
+from .steps import of_loader, rung
+
+SOFT, HARD, HARD_FULL, DECODE_ONLY = "soft crop", "hard crop", "full, hard crop", "graph up to the resize"
+
+
+def run(session: Session, args: argparse.Namespace) -> Result:
+    """Measure the suite; `--recipe` does not matter to it."""
+    source = open_source(session.played.data)
+    raw = source.raw_shape is not None
+    contenders: dict[str, Contender] = {
+        name: Here(of_loader(session.played.loader(recipe)))
+        for name, recipe in recipes(session.played.image_size, raw=raw).items()
+    }
+    if not raw:
+        contenders[DECODE_ONLY] = Here(rung(replace(session.played, recipe=presets.by_name("soft-imagenet")), "resize"))
+    rates, cache = session.measure(contenders, source)
+    return session.result("operations", list(rates.values()), cache=cache, ratios=ratios(rates))
+
+
+def recipes(size: int, *, raw: bool) -> dict[str, Recipe]:
+    """The recipes to play, by name: the crops, each operation with the soft crop, and everything together.
+
+    Args:
+        size: Side of the output in pixels.
+        raw: Whether the images are small raw ones, which are shifted instead of resized.
+    """
+    kind = "cifar" if raw else "imagenet"
+    soft, hard = presets.by_name(f"soft-{kind}"), presets.by_name(f"hard-{kind}")
+    full = recipe_by_name(FULL, raw=raw)
+    alone = {
+        "TrivialAugment": {"policy": TrivialAugment()},
+        "RandAugment": {"policy": RandAugment()},
+        "occlusion": {"occlude": Occlude(share=(0.0, 0.8))},
+        "random erasing": {"occlude": RandomErasing()},
+        "Cutout, half the side": {"occlude": Cutout(side=max(1, size // 2))},
+        "Hide-and-Seek, 4 x 4 cells": {"occlude": HideAndSeek(grid=4)},
+        "GridMask": {"occlude": GridMask(spacing=(max(2, size * 3 // 7), size))},
+        "additive noise": {"noise": AdditiveNoise()},
+        "mollification": {"mollify": Mollify()},
+        "every image noisy": {"mollify": Mollify(clean=0, noise=1, blur=0)},
+        "every image blurred": {"mollify": Mollify(clean=0, noise=0, blur=1)},
+        "two views": {"views": 2},
+    }
+    return {
+        SOFT: soft,
+        HARD: hard,
+        **{f"{SOFT}, {name}": replace(soft, **slots) for name, slots in alone.items()},
+        "full": full,
+        HARD_FULL: replace(full, crop=hard.crop),
+    }
+
+
+def ratios(rates: dict[str, Rate]) -> list[Ratio]:
+    """Soft over hard, and each operation over the soft crop alone."""
+    pairs = [(SOFT, HARD), ("full", HARD_FULL), ("full", SOFT)]
+    pairs += [(name, SOFT) for name in rates if name.startswith(f"{SOFT}, ")]
+    if DECODE_ONLY in rates:
+        pairs += [(SOFT, DECODE_ONLY), ("full", DECODE_ONLY)]
+    return [ratio(rates[above], rates[below]) for above, below in pairs]

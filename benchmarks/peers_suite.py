@@ -1,0 +1,132 @@
+"""The suite `peers`: other loaders on the same files, in processes of their own, in turn."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import tempfile
+from contextlib import ExitStack
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from ..pipelines.shards.convert import convert
+from ..pipelines.shards.folder import scan_image_folder
+from ..pipelines.shards.layout import ShardOptions
+from ..pipelines.sources import open_source
+from .measurement import Rate, Ratio, ratio
+from .peers.job import Job
+from .peers.registry import PEERS, RAW, contender, packages, regime
+from .processes import ContenderError, OwnProcess
+from .result import Result
+from .session import Session
+
+_LEAST = 4000  # images of an epoch: fewer are played several times over, so that its beginning and end count little
+
+
+def run(session: Session, args: argparse.Namespace) -> Result:
+    """Measure the suite.
+
+    Raises:
+        ValueError: if the data is neither an image folder nor a raw shard set.
+    """
+    source = open_source(session.played.data)
+    if source.shard_set is not None and source.raw_shape is None:
+        raise ValueError(f"data must be an image folder for peers, got the shard set {source.root}")
+    names = list(PEERS if source.raw_shape is None else RAW)
+    workers = session.played.threads or len(os.sched_getaffinity(0))
+    with ExitStack() as stack:
+        scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="softfeed-peers-")))
+        folder, shards = source.root, source.root
+        if source.raw_shape is None:
+            session.progress.turn("writing a folder and a shard set for all")
+            folder = same_files(source.root, scratch / "images", max_side=args.max_side)
+            shards = convert(folder, scratch / "shards", ShardOptions(check=False), workers=1).folder
+        played = session.played
+        job = Job(folder, shards, scratch, played.batch_size, played.image_size, workers, played.device)
+        contenders, skipped = _started(names, job, session, stack)
+        rates, cache = session.measure(dict(contenders), open_source(shards))
+    table = ratios(rates)
+    facts: dict[str, Any] = {
+        "regimes": {name: regime(name) for name in rates},
+        "peer_versions": {package: version for name in rates for package, version in packages(name).items()},
+        "skipped": skipped,
+        "workers": workers,
+        "max_side": args.max_side,
+    }
+    words = verdict(rates) + [f"{name} was skipped: {reason}" for name, reason in skipped.items()]
+    return session.result("peers", list(rates.values()), cache=cache, ratios=table, facts=facts, verdict=words)
+
+
+def _started(
+    names: list[str], job: Job, session: Session, stack: ExitStack
+) -> tuple[dict[str, OwnProcess], dict[str, str]]:
+    """Peers that started and could play, and why the others could not."""
+    started, skipped = {}, {}
+    for name in names:
+        session.progress.turn(f"starting {name}")
+        try:
+            process = stack.enter_context(OwnProcess(partial(contender, name, job)))
+            process.play(0.01)
+        except ContenderError as error:
+            skipped[name] = str(error)
+            session.progress.line(f"{name} is skipped: {error}")
+        else:
+            started[name] = process
+    return started, skipped
+
+
+def same_files(source: Path, folder: Path, *, max_side: int | None) -> Path:
+    """An image folder of RGB JPEGs that every peer can read, several times over if there are few.
+
+    Args:
+        source: Image folder. Its RGB JPEGs are linked to; other images are written anew as JPEGs of quality 95.
+        folder: Where to.
+        max_side: Longest side in pixels; then every image is written anew as a 4:2:0 JPEG of quality 90.
+    """
+    paths, labels, classes = scan_image_folder(source)
+    copies = -(-_LEAST // len(paths))
+    for name in classes:
+        (folder / name).mkdir(parents=True)
+    for number, (path, label) in enumerate(zip(paths, labels.tolist(), strict=True)):
+        first = folder / classes[label] / f"0-{number:08d}.jpg"
+        with Image.open(path) as image:
+            if max_side is not None:
+                image = image.convert("RGB")
+                image.thumbnail((max_side, max_side), Image.Resampling.LANCZOS)
+                image.save(first, quality=90, subsampling="4:2:0")
+            elif image.format == "JPEG" and image.mode == "RGB":
+                first.symlink_to(Path(path).resolve())
+            else:
+                image.convert("RGB").save(first, quality=95)
+        for copy in range(1, copies):
+            first.with_name(f"{copy}-{number:08d}.jpg").symlink_to(first.resolve())
+    return folder
+
+
+_PAIRS = (
+    ("softfeed, soft crop", "softfeed, hard crop"),
+    ("softfeed, soft crop", "torchvision, Pillow, soft crop"),
+    ("softfeed, soft shift", "softfeed, padded crop"),
+    ("softfeed, soft shift", "torchvision, Pillow, soft shift"),
+    ("softfeed, full recipe, shard set", "softfeed, soft crop, shard set"),
+)
+
+
+def ratios(rates: dict[str, Rate]) -> list[Ratio]:
+    """The pairs that do the same work, then the soft crop over every peer."""
+    pairs = [*_PAIRS, *(("softfeed, soft crop", name) for name in rates if not name.startswith("softfeed"))]
+    return [ratio(rates[a], rates[b]) for a, b in dict.fromkeys(pairs) if a in rates and b in rates]
+
+
+def verdict(rates: dict[str, Rate]) -> list[str]:
+    """Who is quicker, in words; a peer that wins is named first."""
+    own = next((rate for name, rate in rates.items() if name.startswith("softfeed")), None)
+    others = [rate for name, rate in rates.items() if not name.startswith("softfeed")]
+    if own is None or not others:
+        return []
+    quicker = [rate for rate in others if ratio(own, rate).median < 1]
+    lines = [f"{rate.name} is quicker than {own.name}: {rate.median / own.median:.2f} times." for rate in quicker]
+    return lines or [f"No other loader here is quicker than {own.name}."]

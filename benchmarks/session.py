@@ -1,0 +1,114 @@
+"""One run of the benchmark: what is played, how long, in which state of the page cache, and what a result needs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ..pipelines import Occlude, Recipe, SoftCrop, SoftShift, TrivialAugment, presets
+from ..pipelines.described import described
+from ..pipelines.mollify import Mollify
+from ..pipelines.sources import Source, open_source
+from . import page_cache
+from .machine import machine
+from .measurement import Contender, Progress, Rate, Ratio, measure
+from .result import Result
+from .steps import Played
+
+FULL = "full"  # the recipe with every step
+
+
+def recipe_by_name(name: str, *, raw: bool) -> Recipe:
+    """A preset, or for "full" the soft crop with flip, TrivialAugment, occlusion and mollification.
+
+    Args:
+        name: Name of the recipe.
+        raw: Whether the images are small raw ones, for which the full recipe shifts.
+    """
+    if name != FULL:
+        return presets.by_name(name)
+    normalize = presets.CIFAR if raw else presets.by_name("soft-imagenet").normalize
+    return Recipe(
+        crop=SoftShift() if raw else SoftCrop(),
+        policy=TrivialAugment(),
+        normalize=normalize,
+        occlude=Occlude(share=(0.0, 0.8)),
+        mollify=Mollify(),
+    )
+
+
+@dataclass(frozen=True)
+class Session:
+    """What every suite gets.
+
+    Attributes:
+        played: Data, recipe, batch size and the like.
+        seconds: Length of a contender's turn.
+        repeats: Turns of each contender.
+        cold: Whether files leave the page cache before each turn.
+        model: Network of the training step, or None for none.
+        command: What repeats the run.
+        progress: Told what is going on.
+    """
+
+    played: Played
+    seconds: float
+    repeats: int
+    cold: bool
+    model: str | None
+    command: str
+    progress: Progress
+
+    def measure(self, contenders: dict[str, Contender], source: Source) -> tuple[dict[str, Rate], str]:
+        """Rates of contenders that play a data set, and the state of the page cache."""
+        if self.cold:
+            state = page_cache.COLD
+        else:
+            self.progress.turn("reading every file once")
+            state = page_cache.warm(source.files)
+        before = (lambda: page_cache.drop(source.files)) if self.cold else (lambda: None)
+        rates = measure(contenders, seconds=self.seconds, repeats=self.repeats, progress=self.progress, before=before)
+        return rates, state
+
+    def result(
+        self,
+        suite: str,
+        rates: Sequence[Rate],
+        *,
+        cache: str,
+        ratios: Sequence[Ratio] = (),
+        facts: dict[str, Any] | None = None,
+        verdict: Sequence[str] = (),
+        packages: Sequence[str] = (),
+    ) -> Result:
+        """A result with everything that is known about this run."""
+        played = self.played
+        settings = {
+            "recipe": repr(played.recipe),
+            "recipe_fields": described(played.recipe),
+            "batch_size": played.batch_size,
+            "image_size": played.image_size,
+            "threads": played.threads,
+            "device": played.device,
+            "model": self.model,
+            "seconds": self.seconds,
+            "repeats": self.repeats,
+        }
+        data = data_facts(open_source(played.data)) | {"page_cache": cache}
+        about = machine(*packages)
+        return Result(suite, self.command, settings, data, about, list(rates), list(ratios), facts or {}, list(verdict))
+
+
+def data_facts(source: Source) -> dict[str, Any]:
+    """What a data set is, without saying where it lies."""
+    sizes = source.size if source.shard_set is not None else [Path(file).stat().st_size for file in source.files]
+    kind = "image folder" if source.shard_set is None else "shard set"
+    return {
+        "name": source.root.name,
+        "kind": kind if source.raw_shape is None else "raw shard set",
+        "samples": len(source),
+        "classes": len(source.classes),
+        "mean_bytes": round(sum(map(int, sizes)) / len(source)),
+    }

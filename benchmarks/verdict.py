@@ -1,0 +1,84 @@
+"""What the numbers mean, in words: the bottleneck, what would be possible without it, and what to change."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from .measurement import Rate
+from .steps import Step
+
+_IDLE = 0.75  # less of the cores in use than this means that something else than arithmetic holds the loader up
+_WAITS = 0.02  # share of a training step's time that may go by waiting before it is worth a word
+
+_ADVICE = {
+    "read": "store the images as a shard set (softfeed convert), on a faster disk, or with fewer bytes",
+    "numbers": "use larger batches, which share the cost, or a shard set, which knows the images' sizes already",
+    "decode": "store smaller images (convert them to the size that is needed), use more cores, or decode on a GPU",
+    "cut": "use more cores",
+    "resize": "store images nearer to the size of the output, use more cores, or a GPU",
+    "policy": "use fewer or cheaper operations, more cores, or a GPU",
+    "normalise": "use a smaller output, more cores, or a GPU",
+    "shift": "use more cores, or a GPU",
+    "occlusion": "use fewer patches, more cores, or a GPU",
+    "hand-over": "use larger batches, which share the cost",
+    "noise": "leave it out, use more cores, or a GPU",
+    "mollification": "give its roles less weight, use more cores, or a GPU",
+}
+
+
+def of_steps(steps: Sequence[Step], *, cores: int, gpu: bool) -> list[str]:
+    """What holds the loader up, a sentence each.
+
+    Args:
+        steps: The ladder's.
+        cores: Cores that this process may use.
+        gpu: Whether the graph runs on a GPU.
+    """
+    total = 1e6 / steps[-1].images_per_s
+    worst = max(steps, key=lambda step: step.wall_us)
+    without = max(total - worst.wall_us, 1e-9)
+    lines = [
+        f"The loader plays {steps[-1].images_per_s:,.0f} images/s, {total:,.0f} us per image. The largest part is "
+        f"{worst.name}: {worst.wall_us:,.0f} us, {worst.wall_us / total:.0%}.",
+        f"Without {worst.name} it would be at most {1e6 / without:,.0f} images/s.",
+    ]
+    busy = sum(step.cpu_us for step in steps) / total / cores
+    if gpu:
+        lines.append(f"The CPU's {cores} cores are {busy:.0%} busy beside the GPU.")
+    elif busy < _IDLE:
+        lines.append(
+            f"Only {busy:.0%} of the {cores} cores are busy: the loader waits for something else than arithmetic, "
+            "such as a disk, or has too few threads (--threads)."
+        )
+    else:
+        lines.append(f"{busy:.0%} of the {cores} cores are busy: more or faster cores help in proportion.")
+    lines.append(f"To change it: {_ADVICE.get(worst.name, 'use more cores, or a GPU')}.")
+    return lines
+
+
+def of_training(model: str, alone: Rate, loader: Rate, together: Rate, *, gpu: bool) -> list[str]:
+    """Whether a training step waits for the loader, a sentence each.
+
+    Args:
+        model: Name of the network.
+        alone: The step on synthetic data.
+        loader: The loader without a step.
+        together: Both, with the share of the time that the step waited.
+        gpu: Whether steps run on a GPU; on a CPU step and loader share the cores.
+    """
+    waiting = sorted(together.waiting)[len(together.waiting) // 2]
+    times = loader.median / alone.median
+    lines = [
+        f"A step of {model} takes {alone.median:,.0f} images/s, the loader gives {loader.median:,.0f} ({times:.2g} "
+        f"times as many); together they do {together.median:,.0f}, and {waiting:.1%} of the time is spent waiting for "
+        "data."
+    ]
+    if waiting <= _WAITS:
+        lines.append("The training step is the bottleneck: a faster loader would change nothing.")
+    elif times < 1:
+        lines.append(f"The loader is the bottleneck: without it training would do {alone.median:,.0f} images/s.")
+    elif gpu:
+        lines.append("The loader is fast enough on average but late at times: try more batches ahead (prefetch).")
+    else:
+        lines.append("Loader and step share the cores: each is slowed down by the other.")
+    return lines

@@ -1,0 +1,153 @@
+"""`softfeed bench` from its command line: results, pictures, comparison, and what it refuses."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from PIL import Image
+from softfeed.benchmarks import command, measurement, operations_suite, page_cache, steps_suite
+from softfeed.benchmarks.result import from_json, to_json
+from softfeed.train import cli
+
+from .conftest import rate
+
+QUICK = ["--seconds", "0.001", "--repeats", "2", "--batch-size", "4", "--image-size", "16", "--threads", "1"]
+QUICK += ["--device", "cpu"]
+
+
+@pytest.fixture(autouse=True)
+def hardly_any_warm_up(monkeypatch):
+    monkeypatch.setattr(measurement, "_WARM_BATCHES", 1)
+
+
+def bench(*words):
+    return cli.main(["bench", *map(str, words)])
+
+
+def refused(capsys, *words):
+    assert bench(*words) == 2
+    captured = capsys.readouterr()
+    assert not captured.out
+    error = captured.err.splitlines()[-1]
+    assert error.startswith("softfeed: error: ")
+    return error
+
+
+def test_steps_with_a_training_step(tiny_folder, tmp_path, capsys, monkeypatch):
+    output = tmp_path / "now.json"
+    words = [tiny_folder, *QUICK, "--recipe", "soft-imagenet", "--model", "small-cnn", "--output", output]
+    assert bench(*words) == 0
+    text = capsys.readouterr().out
+    assert "The largest part is" in text
+    assert "A step of small-cnn takes" in text
+    content = json.loads(output.read_text())
+    rungs = ["read", "numbers", "decode", "resize", "normalise", "hand-over"]
+    training = ["step alone", "loader alone", "loader and step"]
+    assert [row["name"] for row in content["rates"]] == rungs + training
+    for row in content["rates"]:
+        assert len(row["images_per_s"]) == len(row["cpu_s_per_image"]) == len(row["others"]) == 2
+        assert row["spread"][0] <= row["median"] <= row["spread"][1]
+        assert len(row["waiting"]) == (2 if row["name"] in ("step alone", "loader and step") else 0)
+    assert content["facts"]["peak_memory"]["host_mb"] > 50
+    assert [step["name"] for step in content["facts"]["steps"]] == rungs
+    assert content["settings"]["recipe"].startswith("Recipe(")
+    assert content["data"] | {"mean_bytes": 0} == {
+        "name": "images",
+        "kind": "image folder",
+        "samples": 20,
+        "classes": 2,
+        "mean_bytes": 0,
+        "page_cache": "warm: every file was read before the first turn",
+    }
+    assert {"processor", "cores", "commit", "versions", "date"} <= set(content["machine"])
+    assert str(tiny_folder.parent) not in output.read_text()
+    with Image.open(output.with_suffix(".png")) as chart:
+        assert chart.format == "PNG"
+
+    # peak memory takes a process of its own, and once is enough
+    monkeypatch.setattr(steps_suite, "in_fresh_process", lambda *arguments: {})
+    # a result whose rates are far out of reach is a regression
+    old = from_json(output)
+    better = [rate(row.name, *(100 * value for value in row.images_per_s)) for row in old.rates[:2]]
+    fast = tmp_path / "fast.json"
+    fast.write_text(to_json(type(old)(**{**vars(old), "rates": better})))
+    assert bench(tiny_folder, *QUICK, "--recipe", "soft-imagenet", "--compare", fast) == 1
+    text = capsys.readouterr().out
+    assert "slower" in text
+    assert "settings: model was small-cnn, is None" in text
+
+
+def test_operations(tiny_folder, tmp_path, capsys, monkeypatch):
+    every = operations_suite.recipes(16, raw=False)
+    assert {"soft crop, TrivialAugment", "soft crop, mollification", "soft crop, GridMask"} <= set(every)
+    assert set(every) == set(operations_suite.recipes(16, raw=True))
+    few = {name: replace(recipe, policy=None) for name, recipe in every.items() if "," not in name}
+    few |= {name: every[name] for name in ("soft crop, occlusion",)} | {"full, hard crop": few["full"]}
+    monkeypatch.setattr(operations_suite, "recipes", lambda size, raw: few)
+    output = tmp_path / "operations.json"
+    words = [tiny_folder, *QUICK, "--suite", "operations", "--output", output, "--chart", tmp_path / "c.png"]
+    assert bench(*words) == 0
+    assert [ratio.name for ratio in from_json(output).ratios] == [
+        "soft crop / hard crop",
+        "full / full, hard crop",
+        "full / soft crop",
+        "soft crop, occlusion / soft crop",
+        "soft crop / graph up to the resize",
+        "full / graph up to the resize",
+    ]
+    assert (tmp_path / "c.png").stat().st_size > 1000
+    assert not output.with_suffix(".png").exists()
+
+
+def test_a_cold_cache_is_said_to_be_cold(tiny_folder, tmp_path, monkeypatch):
+    monkeypatch.setattr(steps_suite, "in_fresh_process", lambda *arguments: {})
+    dropped = []
+    monkeypatch.setattr(page_cache, "drop", lambda files: dropped.append(len(list(files))))
+    output = tmp_path / "cold.json"
+    words = [tiny_folder, *QUICK, "--recipe", "soft-imagenet", "--cold", "--output", output]
+    assert bench(*words) == 0
+    assert from_json(output).data["page_cache"].startswith("cold: pages")
+    assert dropped == [20] * 12  # before each of two turns of each of six rungs
+
+
+def test_dropping_pages(tmp_path):
+    path = tmp_path / "data"
+    path.write_bytes(np.random.default_rng(0).bytes(1 << 20))
+    page_cache.drop([str(path)])
+    assert page_cache.warm([str(path)]).startswith("warm")
+    with pytest.raises(FileNotFoundError):
+        page_cache.drop([str(tmp_path / "none")])
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--recipe", "soft-imagnet"], "recipe must be one of the presets, got 'soft-imagnet'; did you mean"),
+        (["--batch-size", "4", "--model", "resnet5"], "model must be a known name, got 'resnet5'; did you mean"),
+        (["--repeats", "0"], "repeats must be at least 1, got 0"),
+        (["--seconds", "0"], "seconds must be positive, got 0.0"),
+        (["--seconds", "nan"], "seconds must be positive, got nan"),
+        (["--batch-size", "0"], "batch-size must be at least 1, got 0"),
+        (["--batch-size", "100"], "batch_size must be at most a rank's share of the samples, 20"),
+        (["--max-side", "0"], "max-side must be at least 1, got 0"),
+        (["--output", "/nonexistent/a.json"], "output must be in a folder that exists, got /nonexistent/a.json"),
+        (["--chart", "/"], "chart must be a file, got the folder /"),
+        (["--output", "a.png"], "output must be a JSON file, got a.png"),
+        (["--compare", "/nonexistent.json"], "/nonexistent.json"),
+        (["--synthetic", "5"], "synthetic data of 5 samples must go to a new folder"),
+    ],
+)
+def test_wrong_input_is_refused_before_anything_runs(tiny_folder, capsys, words, message):
+    assert message in refused(capsys, tiny_folder, *words)
+
+
+def test_data_must_be_there_and_of_the_right_kind(capsys, tmp_path):
+    assert "image folder must exist, got /nonexistent" in refused(capsys, "/nonexistent")
+    words = [tmp_path / "made", "--synthetic", "30", "--peers", *QUICK]
+    assert "data must be an image folder for peers, got the shard set" in refused(capsys, *words)
+
+
+def test_the_command_hides_where_things_lie():
+    words = ["bench", "/home/me/imagenet", "--output", "/tmp/a b.json", "--seconds", "3"]
+    assert command.command_line(words) == "softfeed bench imagenet --output 'a b.json' --seconds 3"

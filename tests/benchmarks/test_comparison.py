@@ -1,0 +1,88 @@
+"""Comparing results: what is flagged, and what noise is not."""
+
+import json
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from softfeed.benchmarks.comparison import compare, differences
+from softfeed.benchmarks.result import from_json, to_json
+
+from .conftest import rate, result
+
+
+def only(old, new):
+    (change,) = compare(result(old), result(new))
+    return change
+
+
+def test_beyond_the_spread_of_both():
+    old = rate("decode", 100, 104, 96, 101, 99)
+    assert only(old, rate("decode", 90, 94, 86, 91, 89)).verdict == "slower"
+    assert only(old, rate("decode", 110, 114, 106, 111, 109)).verdict == "faster"
+    assert only(old, rate("decode", 90, 97, 86, 91, 89)).verdict == "same"  # one repeat reaches into the old ones
+    assert only(old, rate("decode", 50, 51, 52, 50, 53)).ratio == 51 / 100
+
+
+@given(st.lists(st.floats(50, 150), min_size=5, max_size=5), st.lists(st.floats(50, 150), min_size=5, max_size=5))
+def test_slower_one_way_is_faster_the_other_way(before, now):
+    there, back = only(rate("a", *before), rate("a", *now)), only(rate("a", *now), rate("a", *before))
+    assert {there.verdict, back.verdict} in ({"same"}, {"slower", "faster"})
+    assert there.ratio * back.ratio == pytest.approx(1)
+
+
+def test_noise_alone_is_flagged_as_rarely_as_stated():
+    rng = np.random.default_rng(0)
+    count = 3000
+    runs = rng.normal(100, 10, (count, 2, 5))
+    flagged = sum(only(rate("a", *old), rate("a", *new)).verdict != "same" for old, new in runs.tolist())
+    expected = count / 126
+    assert abs(flagged - expected) < 4 * expected**0.5
+
+
+def test_only_common_contenders_of_the_same_suite():
+    old = result(rate("a", 1), rate("b", 1))
+    assert [change.name for change in compare(old, result(rate("b", 2), rate("c", 1)))] == ["b"]
+    with pytest.raises(ValueError, match="one of the same contenders, got none in common"):
+        compare(old, result(rate("c", 1)))
+    with pytest.raises(ValueError, match="of the suite peers, got one of steps"):
+        compare(old, result(rate("a", 1), suite="peers"))
+
+
+def test_what_else_differs():
+    old = result(settings={"batch_size": 64, "seconds": 1})
+    new = result(settings={"batch_size": 32, "seconds": 9}, machine={"cores": 4, "versions": {"torch": "3"}})
+    lines = differences(old, new)
+    assert "settings: batch_size was 64, is 32" in lines
+    assert "versions: torch was 2.15, is 3" in lines
+    assert "machine: cores was 2, is 4" in lines
+    assert not any("seconds" in line for line in lines)
+    assert differences(old, old) == []
+
+
+def test_a_result_survives_its_file(tmp_path):
+    written = result(rate("a", 1.5, 2.5, waiting=(0.1, 0.2), others=(0.0, 1.0)), facts={"x": [1]}, verdict=["w"])
+    path = tmp_path / "r.json"
+    path.write_text(to_json(written))
+    assert from_json(path) == written
+    row = json.loads(path.read_text())["rates"][0]
+    assert (row["median"], row["spread"]) == (2.0, [1.5, 2.5])
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("{", "no JSON"),
+        ("\xff", "no JSON"),
+        ("[]", "must name a result"),
+        ('{"format": "other"}', "must name a result"),
+        ('{"format": "softfeed bench", "format_version": 99}', "format_version in .* must be 1, got 99"),
+        ('{"format": "softfeed bench", "format_version": 1, "rates": [{}]}', "must name a whole result"),
+    ],
+)
+def test_files_that_are_no_results(tmp_path, text, message):
+    path = tmp_path / "r.json"
+    path.write_bytes(text.encode("latin-1"))
+    with pytest.raises(ValueError, match=message):
+        from_json(path)

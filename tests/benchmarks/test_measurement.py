@@ -1,0 +1,123 @@
+"""Timing: what is counted, by a clock and a processor that do what the test says, and in real processes."""
+
+import io
+import itertools
+import operator
+import os
+import subprocess
+import sys
+import time
+from functools import partial
+
+import pytest
+from softfeed.benchmarks.measurement import Here, Progress, cpu_seconds, measure, ratio
+from softfeed.benchmarks.processes import ContenderError, OwnProcess, in_fresh_process
+
+from .conftest import rate
+
+
+def quiet():
+    return Progress(io.StringIO())
+
+
+def sleeper(count, seconds):
+    def epoch():
+        for _ in range(3):
+            time.sleep(seconds)
+            yield count
+
+    return epoch
+
+
+def test_a_turn_counts_whole_batches_over_several_epochs():
+    turn = Here(sleeper(10, 0.001)).play(0.3)
+    assert turn.wall_s >= 0.3
+    assert turn.images % 10 == 0
+    # each batch takes at least 1 ms; 3 to an epoch, so this went over several
+    assert 30 < turn.images <= 10 * turn.wall_s / 0.001
+
+
+def test_sleeping_costs_no_cpu_and_computing_does():
+    def compute():
+        end = time.process_time() + 0.02
+        while time.process_time() < end:
+            pass
+        yield 1
+
+    asleep, busy = Here(sleeper(1, 0.02)).play(0.2), Here(compute).play(0.2)
+    assert asleep.cpu_s < 0.5 * asleep.images * 0.02
+    # psutil counts in ticks of 10 ms
+    assert busy.cpu_s == pytest.approx(busy.images * 0.02, rel=0.3, abs=0.03)
+
+
+def test_cpu_seconds_of_children_count():
+    before = cpu_seconds()
+    code = "import time\nwhile time.process_time() < 0.5: pass\nprint('done', flush=True)\ninput()"
+    child = subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    assert child.stdout.readline() == "done\n"
+    alive = cpu_seconds() - before
+    child.communicate("\n")
+    assert alive >= 0.45
+    assert cpu_seconds() - before >= 0.45  # also when it is gone
+
+
+def test_contenders_take_turns_and_the_cache_is_treated_before_each():
+    order = []
+
+    class Recorder:
+        def __init__(self, name):
+            self.name = name
+
+        def play(self, seconds):
+            order.append(self.name)
+            return Here(sleeper(1, 0)).play(0.001)
+
+    rates = measure(
+        {"a": Recorder("a"), "b": Recorder("b")},
+        seconds=1,
+        repeats=2,
+        progress=quiet(),
+        before=lambda: order.append("drop"),
+    )
+    assert order == ["a", "b", *["drop", "a", "drop", "b"] * 2]
+    assert {name: len(rate.images_per_s) for name, rate in rates.items()} == {"a": 2, "b": 2}
+
+
+def test_a_contender_without_batches_is_refused():
+    with pytest.raises(ValueError, match="at least one batch, got none"):
+        Here(lambda: iter(())).play(0.1)
+
+
+def test_ratios_are_taken_within_a_repeat():
+    # the machine became four times slower: the ratio did not change
+    result = ratio(rate("a", 100, 25, 50), rate("b", 200, 50, 100))
+    assert (result.name, result.median, result.low, result.high) == ("a / b", 0.5, 0.5, 0.5)
+
+
+# A fresh process cannot import this file, so what runs there comes from the standard library.
+SEVENS = partial(Here, partial(itertools.repeat, 7, 3))
+IMPOSSIBLE = partial(operator.truediv, 1, 0)
+
+
+def test_a_contender_of_its_own_process():
+    with OwnProcess(SEVENS) as process:
+        turn = process.play(0.05)
+        assert turn.images >= 7
+        assert turn.images % 7 == 0
+        assert process.play(0.05).images >= 7
+    assert not process._process.is_alive()
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [(IMPOSSIBLE, "ZeroDivisionError: division by zero"), (partial(os._exit, 3), "process ended with status 3")],
+)
+def test_a_contender_that_cannot_be_made(make, message):
+    with pytest.raises(ContenderError, match=message):
+        OwnProcess(make)
+
+
+def test_a_function_in_a_fresh_process():
+    assert in_fresh_process(os.getpid) != os.getpid()
+    with pytest.raises(ContenderError, match="ZeroDivisionError: division by zero"):
+        in_fresh_process(operator.truediv, 1, 0)

@@ -1,0 +1,154 @@
+"""Every peer does the same work: its windows and flips are read off pictures whose pixels tell their place."""
+
+import gc
+import importlib
+import random
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from softfeed.benchmarks import peers_suite
+from softfeed.benchmarks.peers.job import AREA, ASPECT, MEAN, STD, Job
+from softfeed.benchmarks.peers.registry import PEERS, RAW, packages, regime
+from softfeed.pipelines.shards.convert import convert
+from softfeed.pipelines.shards.layout import ShardOptions
+
+from .conftest import SIDE, rate
+
+SIZE, BATCH = 32, 6
+HARD = [name for name, (_, function) in PEERS.items() if function == "hard"]
+_IMPORTED = {"FFCV": "ffcv", "SPDL": "spdl", "timm": "timm", "webdataset": "webdataset"}
+
+
+def batches(name, folder, tmp_path):
+    if name in _IMPORTED:
+        pytest.importorskip(
+            _IMPORTED[name], reason=f"{name} is not installed, see the extra `peers`", exc_type=ImportError
+        )
+    shards = convert(folder, tmp_path / "shards", ShardOptions(shard_samples=12), workers=1).folder
+    # worker processes would change nothing but the time
+    workers = (
+        0 if PEERS[name][0] in ("torchvision_pillow", "torchvision_tensor", "timm_loader", "webdataset_loader") else 1
+    )
+    job = Job(folder, shards, tmp_path, BATCH, SIZE, workers, "cpu")
+    module, function = PEERS[name]
+    try:
+        return getattr(importlib.import_module(f"softfeed.benchmarks.peers.{module}"), function)(job)
+    except RuntimeError as error:
+        pytest.skip(f"{name} does not run here: {str(error)[:80]}")
+
+
+@pytest.mark.filterwarnings("ignore:unclosed file:ResourceWarning")  # timm and webdataset leave that to Python
+@pytest.mark.filterwarnings("ignore:The image decoding and encoding capabilities of TorchVision:DeprecationWarning")
+@pytest.mark.parametrize("name", [pytest.param(name, marks=[pytest.mark.slow] * (name == "FFCV")) for name in HARD])
+def test_windows_flips_and_values(name, ramp_folder, tmp_path):
+    torch.manual_seed(0)
+    random.seed(0)
+    epoch = batches(name, ramp_folder, tmp_path)
+    images, labels = [], []
+    for _ in range(2):
+        for batch, label in epoch():
+            assert batch.shape == (BATCH, 3, SIZE, SIZE)
+            assert batch.dtype == torch.float32
+            assert label.shape == (BATCH,)
+            images.append(batch.clone())
+            labels += label.tolist()
+    del epoch
+    gc.collect()  # what the peer leaves open
+    pixels = 255 * (torch.cat(images) * torch.tensor(STD).view(1, 3, 1, 1) + torch.tensor(MEAN).view(1, 3, 1, 1))
+    assert len(pixels) == 2 * 24
+    blue = torch.tensor([(60.0, 200.0)[label] for label in labels]).view(-1, 1, 1)
+    # FFmpeg's resize makes something up in the last column
+    assert (pixels[:, 2, :-1, :-1] - blue).abs().max() < 4  # channels in order, normalised, labels with their images
+    across, down = pixels[:, 0].mean(1), pixels[:, 1].mean(2)
+    # away from the border, where the resize has less to interpolate, a step is the window's side over SIZE
+    width, height = ((line[:, -4] - line[:, 3]) * SIZE / (SIZE - 7) for line in (across, down))
+    assert (height > 0).all()
+    assert 0.2 < (width < 0).float().mean() < 0.8, "flips are drawn"
+    area, aspect = width.abs() * height / SIDE**2, width.abs() / height
+    assert area.min() > AREA[0] - 0.03
+    assert area.max() <= AREA[1] + 0.03
+    assert area.std() > 0.15, "areas are drawn"
+    assert aspect.min() > ASPECT[0] * 0.93
+    assert aspect.max() < ASPECT[1] * 1.07
+    # within the image the red ramp is a straight line, and the same in every row
+    inner = pixels[:, 0, 3:-3, 3:-3]
+    assert (inner - inner.mean(1, keepdim=True)).abs().max() < 4
+    assert (inner.diff(dim=2).mean(1) - (width / SIZE)[:, None]).abs().max() < 1.5
+
+
+def test_the_pillow_soft_crop_has_the_loaders_distribution(ramp_folder, tmp_path):
+    """Both soft crops: mean confidence and the mean share of the output that shows the image."""
+    from softfeed.benchmarks.peers.pillow_soft import SoftImageFolder
+    from softfeed.pipelines import Loader, presets
+
+    soft = presets.by_name("soft-imagenet")
+    random.seed(0)
+    dataset = SoftImageFolder(ramp_folder, soft, 64)
+    theirs = [dataset[i % 24] for i in range(960)]
+    with Loader(ramp_folder, soft, 24, 64, num_threads=1, device="cpu") as loader:
+        ours = [batch._replace(images=batch.images.clone()) for _ in range(40) for batch in loader]
+    both = [image for image, _, _ in theirs], [image for batch in ours for image in batch.images]
+    shown = [np.mean([float((image != 0).any(0).float().mean()) for image in images]) for images in both]
+    confidence = [np.mean([row[2] for row in theirs]), np.mean([batch.confidence.mean() for batch in ours])]
+    assert shown[0] == pytest.approx(shown[1], abs=0.03)
+    assert confidence[0] == pytest.approx(confidence[1], abs=0.03)
+
+
+def test_whole_images_are_decoded_for_the_bound(ramp_folder, tmp_path):
+    pytest.importorskip("simplejpeg", reason="simplejpeg is not installed, see the extra `peers`")
+    from softfeed.benchmarks.peers import jpeg_loop
+
+    (first, labels), *rest = jpeg_loop.decode_only(Job(ramp_folder, tmp_path, tmp_path, BATCH, SIZE, 2, "cpu"))()
+    assert len(rest) == 3
+    assert len(labels) == BATCH
+    with Image.open(sorted(ramp_folder.rglob("*.jpg"))[0]) as image:
+        expected = np.asarray(image).astype(int)
+    zero = first[labels.tolist().index(0)]
+    assert np.abs(zero - expected).max() <= 1
+
+
+def test_every_peer_states_its_regime():
+    for name in PEERS | RAW:
+        assert len(regime(name)) > 60
+        assert all(isinstance(version, str) for version in packages(name).values())
+
+
+def facts(path):
+    with Image.open(path) as image:
+        return image.mode, image.size
+
+
+def test_the_same_files_for_all(tmp_path):
+    source = tmp_path / "source"
+    (source / "cat").mkdir(parents=True)
+    (source / "dog").mkdir()
+    Image.new("RGB", (40, 20)).save(source / "cat" / "a.jpg")
+    Image.new("L", (40, 20)).save(source / "dog" / "b.jpg")
+    Image.new("RGBA", (40, 20)).save(source / "dog" / "c.png")
+    folder = peers_suite.same_files(source, tmp_path / "images", max_side=None)
+    files = sorted(folder.rglob("*.jpg"))
+    assert len(files) >= peers_suite._LEAST
+    linked = [path for path in files if path.parent.name == "cat"]
+    assert {path.resolve() for path in linked} == {(source / "cat" / "a.jpg").resolve()}
+    assert {facts(path)[0] for path in files[:3] + files[-3:]} == {"RGB"}
+
+
+def test_re_encoding_bounds_the_longest_side(tmp_path):
+    (tmp_path / "source" / "cat").mkdir(parents=True)
+    Image.new("RGB", (400, 200)).save(tmp_path / "source" / "cat" / "a.jpg")
+    Image.new("RGB", (40, 20)).save(tmp_path / "source" / "cat" / "b.jpg")
+    folder = peers_suite.same_files(tmp_path / "source", tmp_path / "images", max_side=100)
+    assert {facts(path)[1] for path in folder.rglob("0-*.jpg")} == {(100, 50), (40, 20)}
+
+
+def test_a_peer_that_wins_is_named():
+    rates = {r.name: r for r in (rate("softfeed, soft crop", 100, 110), rate("FFCV", 150, 165), rate("timm", 50, 55))}
+    assert peers_suite.verdict(rates) == ["FFCV is quicker than softfeed, soft crop: 1.50 times."]
+    assert [ratio.name for ratio in peers_suite.ratios(rates)] == [
+        "softfeed, soft crop / FFCV",
+        "softfeed, soft crop / timm",
+    ]
+    del rates["FFCV"]
+    assert peers_suite.verdict(rates) == ["No other loader here is quicker than softfeed, soft crop."]

@@ -1,0 +1,44 @@
+"""The ladder of steps: it has the loader's own stages, and each rung plays every image."""
+
+from dataclasses import replace
+
+from softfeed.benchmarks.session import recipe_by_name
+from softfeed.benchmarks.steps import Played, ladder
+from softfeed.pipelines import presets
+from softfeed.pipelines.shards.convert import convert
+from softfeed.pipelines.shards.layout import ShardOptions
+
+
+def counts(contender):
+    return list(contender._batches())
+
+
+def test_the_full_recipe_has_every_step(tiny_folder):
+    rungs = ladder(Played(str(tiny_folder), recipe_by_name("full", raw=False), 4, 16, 1, "cpu"))
+    names = ["read", "numbers", "decode", "resize", "policy", "normalise", "occlusion", "hand-over", "mollification"]
+    assert list(rungs) == names
+    assert counts(rungs["policy"]) == [4] * 5
+
+
+def test_every_rung_plays_every_batch(tiny_folder):
+    recipe = replace(recipe_by_name("full", raw=False), policy=None)  # which takes long to build
+    rungs = ladder(Played(str(tiny_folder), recipe, 4, 16, 1, "cpu"))
+    for contender in rungs.values():
+        assert counts(contender) == counts(contender) == [4] * 5
+
+
+def test_views_are_images_of_their_own(tiny_folder):
+    recipe = replace(presets.by_name("soft-imagenet"), views=2)
+    rungs = ladder(Played(str(tiny_folder), recipe, 4, 16, 1, "cpu"))
+    assert list(rungs) == ["read", "numbers", "decode", "resize", "normalise", "hand-over"]
+    assert {name: counts(rung)[0] for name, rung in rungs.items()} == dict.fromkeys(rungs, 8) | {"read": 4}
+
+
+def test_raw_images_have_other_stages(tiny_folder, tmp_path):
+    raw = convert(tiny_folder, tmp_path / "raw", ShardOptions(raw=True), workers=1).folder
+    rungs = ladder(Played(str(raw), presets.by_name("soft-cifar-moll"), 4, 16, 1, "cpu"))
+    assert list(rungs) == ["read", "numbers", "normalise", "shift", "hand-over", "mollification"]
+    rungs |= ladder(Played(str(raw), presets.by_name("soft-imagenet"), 4, 16, 1, "cpu"))
+    assert "cut" in rungs
+    for contender in rungs.values():
+        assert counts(contender) == [4] * 5

@@ -1,0 +1,93 @@
+"""The sentences, on numbers made up so that there is only one right answer."""
+
+import pytest
+from softfeed.benchmarks import verdict
+from softfeed.benchmarks.measurement import Rate
+from softfeed.benchmarks.result import Result
+from softfeed.benchmarks.steps import Step, steps_of
+
+from .conftest import rate, result
+
+
+def ladder(**wall_us):
+    """Rungs whose steps take so many microseconds, all of them on one core."""
+    total, rates = 0, {}
+    for name, microseconds in wall_us.items():
+        total += microseconds
+        rates[name] = Rate(name, (1e6 / total,) * 3, (total * 1e-6,) * 3)
+    return rates
+
+
+def test_steps_add_up_to_the_whole():
+    rates = ladder(read=10, decode=500, resize=300, normalise=190)
+    steps = steps_of(rates)
+    assert [round(step.wall_us) for step in steps] == [10, 500, 300, 190]
+    assert sum(step.wall_us for step in steps) == pytest.approx(1e6 / rates["normalise"].median)
+    assert sum(step.cpu_us for step in steps) == pytest.approx(1e6 * rates["normalise"].cpu_s)
+
+
+def test_steps_add_up_with_noise_too():
+    rates = {"read": rate("read", 900, 1000, 1100), "decode": rate("decode", 1200, 1000, 1300)}  # quicker with more
+    steps = steps_of(rates)
+    assert steps[1].wall_us < 0
+    assert sum(step.wall_us for step in steps) == pytest.approx(1e6 / 1200)
+
+
+def test_the_largest_step_is_the_bottleneck():
+    words = " ".join(verdict.of_steps(steps_of(ladder(read=10, decode=500, resize=490)), cores=1, gpu=False))
+    assert "plays 1,000 images/s, 1,000 us per image" in words
+    assert "largest part is decode: 500 us, 50%" in words
+    assert "Without decode it would be at most 2,000 images/s" in words
+    assert "100% of the 1 cores are busy" in words
+    assert "store smaller images" in words
+
+
+def test_idle_cores_mean_that_something_else_is_short():
+    words = " ".join(verdict.of_steps(steps_of(ladder(read=900, decode=100)), cores=4, gpu=False))
+    assert "Only 25% of the 4 cores are busy" in words
+    assert "softfeed convert" in words
+
+
+def test_every_step_has_advice():
+    from softfeed.benchmarks.session import recipe_by_name
+    from softfeed.benchmarks.steps import _NAMES, AFTER_GRAPH
+    from softfeed.pipelines.graph import stages
+
+    names = {"read", "numbers", "hand-over", *(_NAMES[slot] for slot in AFTER_GRAPH)}
+    for raw in (False, True):
+        for recipe in ("full", "soft-imagenet", "soft-cifar"):
+            names |= set(stages(recipe_by_name(recipe, raw=raw), raw=raw))
+    assert names <= set(verdict._ADVICE)
+
+
+@pytest.mark.parametrize(
+    ("alone", "loader", "waiting", "words"),
+    [
+        (400, 800, 0.001, "The training step is the bottleneck"),
+        (400, 200, 0.5, "The loader is the bottleneck: without it training would do 400 images/s"),
+        (400, 500, 0.2, "Loader and step share the cores"),
+    ],
+)
+def test_who_waits_for_whom(alone, loader, waiting, words):
+    rates = [rate("step alone", alone), rate("loader alone", loader), rate("both", 300, waiting=[waiting])]
+    lines = verdict.of_training("resnet50", *rates, gpu=False)
+    assert words in lines[-1]
+    assert f"{waiting:.1%} of the time is spent waiting" in lines[0]
+
+
+def test_a_gpu_that_waits_although_the_loader_is_fast():
+    rates = [rate("step alone", 400), rate("loader alone", 800), rate("both", 300, waiting=[0.2])]
+    assert "late at times" in verdict.of_training("resnet50", *rates, gpu=True)[-1]
+
+
+def test_a_busy_machine_is_mentioned():
+    assert result(rate("a", 1, 1, others=(0.05, 0.1))).disturbed() == []
+    (line,) = result(rate("a", 1, 1, others=(0.9, 1.1))).disturbed()
+    assert "1.0 cores busy" in line
+    assert line in str(result(rate("a", 1, 1, others=(0.9, 1.1))))
+
+
+def test_steps_are_frozen():
+    assert isinstance(result(), Result)
+    with pytest.raises(AttributeError):
+        Step("a", 1, 1, 1).name = "b"

@@ -23,20 +23,18 @@ def gpu_busy(batches: Batches, seconds: float) -> dict[str, float]:
     The profiler sees the kernels of all libraries in the process, DALI's too. It slows the host down, so rates are not
     taken from this.
     """
-    import torch
     from torch.profiler import ProfilerActivity, profile
 
     contender = Here(batches)
     contender.play(seconds / 10)
     with profile(activities=[ProfilerActivity.CUDA]) as profiler:
-        images, turn = 0, contender.play(seconds / 3)
-        images = turn.images
+        turn = contender.play(seconds / 3)
     events: Any = profiler.events()
-    cuda = torch.autograd.DeviceType.CUDA
-    intervals = [(event.time_range.start, event.time_range.end) for event in events if event.device_type == cuda]
+    on_gpu = [event for event in events if event.device_type.name == "CUDA"]
+    intervals = [(event.time_range.start, event.time_range.end) for event in on_gpu]
     if not intervals:
         return {}
     span = max(end for _, end in intervals) - min(begin for begin, _ in intervals)
     # the turn's own warm-up was seen, too: take its share out by the rate of the part that was counted
     share = busy(intervals) / span
-    return {"busy_share": share, "gpu_us_per_image": 1e6 * share * turn.wall_s / images}
+    return {"busy_share": share, "gpu_us_per_image": 1e6 * share * turn.wall_s / turn.images}

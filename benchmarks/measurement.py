@@ -5,7 +5,7 @@ from __future__ import annotations
 import statistics
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Mapping
 from contextlib import closing
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -139,7 +139,7 @@ class Whole:
         return Turn(images, wall, cpu, others_s=max(_machine_cpu_seconds() - machine - cpu, 0.0))
 
 
-def _endless(batches: Batches) -> Iterator[int]:
+def _endless(batches: Batches) -> Generator[int, None, None]:
     while True:
         empty = True
         for count in batches():
@@ -196,7 +196,7 @@ class Progress:
 
 
 def measure(
-    contenders: dict[str, Contender],
+    contenders: Mapping[str, Contender],
     *,
     seconds: float,
     repeats: int,

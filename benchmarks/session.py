@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -61,7 +61,7 @@ class Session:
     command: str
     progress: Progress
 
-    def measure(self, contenders: dict[str, Contender], source: Source) -> tuple[dict[str, Rate], str]:
+    def measure(self, contenders: Mapping[str, Contender], source: Source) -> tuple[dict[str, Rate], str]:
         """Rates of contenders that play a data set, and the state of the page cache."""
         if self.cold:
             state = page_cache.COLD

@@ -99,10 +99,11 @@ def _multiply(folder: Path, times: int) -> None:
     (folder / manifest.MANIFEST_FILE).unlink()  # until the end this is no set
     shards = [shard]
     for number in range(1, times):
-        names = [name.replace("000000", f"{number:06d}") for name in (shard.file, shard.index)]
-        for name, original in zip(names, (shard.file, shard.index), strict=True):
-            os.link(folder / original, folder / name)
-        shards.append(replace(shard, file=names[0], index=names[1]))
+        names = {"file": shard.file, "index": str(shard.index)}  # a WebDataset has an index by shard
+        renamed = {kind: name.replace("000000", f"{number:06d}") for kind, name in names.items()}
+        for kind, name in renamed.items():
+            os.link(folder / names[kind], folder / name)
+        shards.append(replace(shard, **renamed))
     rows = np.load(folder / manifest.SAMPLES_FILE)
     table = np.tile(rows, times)
     table["shard"] = np.repeat(np.arange(times), len(rows))

@@ -19,9 +19,9 @@ PACKAGES = ("ffcv", "numba")
 
 def hard(job: Job) -> Epoch:
     """RandomResizedCrop."""
-    from ffcv.fields.decoders import IntDecoder, RandomResizedCropRGBImageDecoder
-    from ffcv.loader import Loader, OrderOption
-    from ffcv.transforms import NormalizeImage, RandomHorizontalFlip, Squeeze, ToTensor, ToTorchImage
+    from ffcv.fields.decoders import IntDecoder, RandomResizedCropRGBImageDecoder  # pyright: ignore[reportMissingImports]
+    from ffcv.loader import Loader, OrderOption  # pyright: ignore[reportMissingImports]
+    from ffcv.transforms import NormalizeImage, RandomHorizontalFlip, Squeeze, ToTensor, ToTorchImage  # pyright: ignore[reportMissingImports]
 
     mean, std = (np.array(values) * 255 for values in (MEAN, STD))
     image = [
@@ -49,8 +49,8 @@ def hard(job: Job) -> Epoch:
 
 
 def _written(job: Job) -> Any:
-    from ffcv.fields import IntField, RGBImageField
-    from ffcv.writer import DatasetWriter
+    from ffcv.fields import IntField, RGBImageField  # pyright: ignore[reportMissingImports]
+    from ffcv.writer import DatasetWriter  # pyright: ignore[reportMissingImports]
     from torchvision.datasets import ImageFolder
 
     path = job.scratch / "images.beton"

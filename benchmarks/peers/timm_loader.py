@@ -18,7 +18,8 @@ PACKAGES = ("timm",)
 
 def hard(job: Job) -> Epoch:
     """RandomResizedCrop."""
-    from timm.data import ImageDataset, create_loader
+    from timm.data.dataset import ImageDataset
+    from timm.data.loader import create_loader
 
     settings: dict[str, Any] = {"color_jitter": None, "interpolation": "bilinear", "scale": AREA, "ratio": ASPECT}
     loader: Any = create_loader(

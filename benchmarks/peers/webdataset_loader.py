@@ -6,6 +6,7 @@ torchvision's transforms; batches made in the workers.
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Iterator
 from typing import Any
 
@@ -19,7 +20,7 @@ PACKAGES = ("webdataset",)
 
 def hard(job: Job) -> Epoch:
     """RandomResizedCrop."""
-    import webdataset as wds
+    wds: Any = importlib.import_module("webdataset")  # whose names come and go by its own ways
 
     transform: Any = v2.Compose(
         [

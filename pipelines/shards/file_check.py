@@ -43,9 +43,9 @@ def file_bytes(path: Path, limit: int) -> bytes:
         FileTrouble: as `file_size`, or if it cannot be read.
     """
     try:
-        file_size(path, limit)
+        size = file_size(path, limit)
         with path.open("rb") as file:
-            return file.read(2 * limit + _SLACK)
+            return file.read(size)
     except OSError as error:
         raise FileTrouble(f"file must be readable, got {error.strerror}") from None
 

@@ -45,6 +45,7 @@ SAMPLE_DTYPE = np.dtype(
     ]
 )
 _PLAIN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")  # of a file in the set: nothing that leads out of it
+_TOO_LARGE = 1 << 53  # for a size or a count; sums of a few thousand of them still fit an int64
 _Entry = TypeVar("_Entry", "Shard", "SetFile")
 
 
@@ -216,6 +217,8 @@ def _manifest_of(content: dict[str, Any]) -> Manifest:
     by_shard = manifest.container.is_indexed_by_shard
     if any((shard.index is None) == by_shard for shard in manifest.shards) or (manifest.index is None) != by_shard:
         raise ValueError(f"indexes that are not those of {manifest.format}")
+    if any(shard.index is None and (shard.index_bytes or shard.index_crc32) for shard in manifest.shards):
+        raise ValueError("size or checksum of no index")
     if (manifest.names is None) != by_shard:
         raise ValueError(f"names that are not those of {manifest.format}")
     names = [file.file for file in (manifest.samples, manifest.index, manifest.names) if file]
@@ -228,7 +231,7 @@ def _manifest_of(content: dict[str, Any]) -> Manifest:
 def _typed(content: dict[str, Any], key: str, kind: type) -> Any:
     """Entry `key` if it is of type `kind`, and not below 0 if it is a number."""
     value = content[key]
-    if not isinstance(value, kind) or isinstance(value, bool) or (kind is int and value < 0):
+    if not isinstance(value, kind) or isinstance(value, bool) or (kind is int and not 0 <= value < _TOO_LARGE):
         raise ValueError(f"{key} {value!r} where {'0 or more' if kind is int else kind.__name__} belongs")
     return value
 

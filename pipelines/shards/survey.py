@@ -87,11 +87,17 @@ def survey(folder: Path, *, decode: bool, workers: int | None, progress: Progres
     if not CONTAINERS[format_of(result, files)].is_indexed_by_shard:
         result.names = read_names(folder, result.manifest, result.table, findings)
     checks = _checks(result, files, decode=decode, is_table_sound=is_table_sound)
-    total = (
-        len(result.table)
-        if result.table is not None
-        else sum(check.expected.samples for check in checks if check.expected)
-    )
+    result.shards = _checked(checks, findings, decode=decode, workers=workers, progress=progress)
+    if result.manifest is not None:
+        compare_set(folder, result.manifest, result.shards, findings)
+    return result
+
+
+def _checked(
+    checks: list[ShardCheck], findings: Findings, *, decode: bool, workers: int | None, progress: Progress | None
+) -> list[ShardFound]:
+    """Check all shards and gather what is wrong."""
+    total = sum(check.expected.samples if check.expected else len(_rows(check)) for check in checks)
     workers = workers or default_workers(total if decode else total // _UNDECODED + 1)
     shards = []
     done = size = 0
@@ -103,10 +109,11 @@ def survey(folder: Path, *, decode: bool, workers: int | None, progress: Progres
             size += shard.shard.bytes if shard.shard else 0
             if progress:
                 progress("verifying", done, max(total, done), findings.count, size)
-    result.shards = shards
-    if result.manifest is not None:
-        compare_set(folder, result.manifest, shards, findings)
-    return result
+    return shards
+
+
+def _rows(check: ShardCheck) -> Sequence[Any] | NDArray[Any]:
+    return () if check.rows is None else check.rows
 
 
 def shard_files(folder: Path) -> list[str]:

@@ -315,17 +315,17 @@ def double_row(rng, files, work):
 # the manifest
 
 
-def _leaves(value, path=()):
+def leaves_of(value, path=()):
     if isinstance(value, dict):
-        return [leaf for key, item in value.items() for leaf in _leaves(item, (*path, key))]
+        return [leaf for key, item in value.items() for leaf in leaves_of(item, (*path, key))]
     if isinstance(value, list):
-        return [leaf for key, item in enumerate(value) for leaf in _leaves(item, (*path, key))]
+        return [leaf for key, item in enumerate(value) for leaf in leaves_of(item, (*path, key))]
     return [path]
 
 
 def _edited(rng, files, new):
     content = json.loads(files["dataset.json"])
-    leaves = _leaves(content)
+    leaves = leaves_of(content)
     path = leaves[int(rng.integers(len(leaves)))]
     parent = content
     for key in path[:-1]:

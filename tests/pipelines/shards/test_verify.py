@@ -4,6 +4,7 @@ import subprocess
 import sys
 import tarfile
 import zlib
+from contextlib import suppress
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from softfeed.pipelines.shards.findings import MOST_PER_FILE
 from softfeed.pipelines.shards.formats import CONTAINERS
 from softfeed.pipelines.shards.layout import ShardOptions
 from softfeed.pipelines.shards.manifest import samples_bytes, to_json
+from softfeed.pipelines.shards.repair import repair
 from softfeed.pipelines.shards.shard_set import load
 from softfeed.pipelines.shards.survey import survey
 from softfeed.pipelines.shards.verify import verify
@@ -415,3 +417,26 @@ def test_records_moved_with_everything_rebuilt_are_found(tmp_path, image_folder,
         assert any(message in problem for problem in problems), problems
         assert not any("CRC-32" in problem for problem in problems)
     assert moved
+
+
+@pytest.mark.parametrize("number", [10**30, 1 << 63, (1 << 53) - 1, 1 << 33])
+def test_huge_numbers_in_the_manifest_are_named(any_set, mutations, number):
+    text = (any_set / "dataset.json").read_bytes()
+    paths = [path for path in mutations.leaves_of(json.loads(text)) if path[0] not in ("created", "crc32")]
+    tried = 0
+    for path in paths:
+        content = json.loads(text)
+        parent = content
+        for key in path[:-1]:
+            parent = parent[key]
+        if not isinstance(parent[path[-1]], int):
+            continue
+        parent[path[-1]] = number
+        (any_set / "dataset.json").write_bytes(mutations.signed(content))
+        report = verify(any_set, workers=1)
+        assert any("dataset.json" in str(finding) for finding in report.findings), path
+        assert not repair(any_set, workers=1).repaired
+        with suppress(ValueError):
+            load(any_set)
+        tried += 1
+    assert tried > 15

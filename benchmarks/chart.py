@@ -35,7 +35,7 @@ def bars(rates: Sequence[Rate], title: str, *, marked: str = "") -> bytes:
     return buffer.getvalue()
 
 
-def curves(panels: dict[str, dict[str, list[tuple[float, float, float, float]]]], titles: dict[str, str]) -> bytes:
+def curves(panels: dict[str, dict[str, list[list[float]]]], titles: dict[str, str]) -> bytes:
     """A panel for each of several dependencies, as PNG.
 
     Args:

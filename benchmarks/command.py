@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from .result import Result
     from .session import Session
 
-_SUITES = ("steps", "operations", "peers", "memory")
+_SUITES = ("steps", "operations", "peers", "scaling", "memory")
 _EXAMPLES = """examples:
   softfeed bench imagenet/train                             # the steps, and a verdict
   softfeed bench imagenet/train --model resnet50            # and whether a training step would wait

@@ -39,7 +39,15 @@ class OwnProcess:
 
     def play(self, seconds: float) -> Turn:
         """Play for some seconds, to the end of a batch, and count."""
+        self.begin(seconds)
+        return self.end()
+
+    def begin(self, seconds: float) -> None:
+        """Let it begin to play; `end` waits for the count."""
         self._connection.send(seconds)
+
+    def end(self) -> Turn:
+        """What was counted since `begin`."""
         return self._answer()
 
     def close(self) -> None:

@@ -217,8 +217,6 @@ def _manifest_of(content: dict[str, Any]) -> Manifest:
     by_shard = manifest.container.is_indexed_by_shard
     if any((shard.index is None) == by_shard for shard in manifest.shards) or (manifest.index is None) != by_shard:
         raise ValueError(f"indexes that are not those of {manifest.format}")
-    if any(shard.index is None and (shard.index_bytes or shard.index_crc32) for shard in manifest.shards):
-        raise ValueError("size or checksum of no index")
     if (manifest.names is None) != by_shard:
         raise ValueError(f"names that are not those of {manifest.format}")
     names = [file.file for file in (manifest.samples, manifest.index, manifest.names) if file]

@@ -21,6 +21,9 @@ def compare_summary(check: ShardCheck, shard: Shard, *, is_sound: bool, findings
         rule = f"CRC-32 must be {expected.crc32:08x} as {MANIFEST_FILE} says, got {shard.crc32:08x}"
         seen = "every record in it is whole, so an image was changed or the manifest" if is_sound else ""
         findings.add(check.file, f"{rule}; {seen}" if seen else rule)
+    if expected.index is None and (expected.index_bytes or expected.index_crc32):
+        rule = f"index_bytes and index_crc32 of {check.file} must be 0, it has no index of its own"
+        findings.add(MANIFEST_FILE, f"{rule}, got {expected.index_bytes} and {expected.index_crc32}")
     if shard.samples != expected.samples:
         rule = f"samples of {check.file} must be {shard.samples}, the number of its records"
         findings.add(MANIFEST_FILE, f"{rule}, got {expected.samples}")

@@ -15,9 +15,11 @@ import numpy as np
 import torch
 
 from ..pipelines import Loader, Recipe
+from ..pipelines.ahead import Failure, WorkAhead
 from ..pipelines.graph import stages
+from ..pipelines.playing import Player
 from ..pipelines.preparing import Prepared
-from ..pipelines.reading import Failure, ReadAhead, SampleReader
+from ..pipelines.reading import SampleReader
 from ..pipelines.runner import GraphRunner
 from ..pipelines.sources import Source, open_source
 from .measurement import Batches, Contender, Here, Rate
@@ -109,19 +111,28 @@ def _reading(played: Played, source: Source) -> Batches:
     indices = [order[first : first + played.batch_size] for first in range(0, len(order), played.batch_size)]
 
     def epoch() -> Iterator[int]:
-        for images in _ahead(reader.read, indices):
+        for images, _ in _ahead(reader.read, indices):
             yield len(images)
 
     return epoch
 
 
+class _WithoutGraph(Player):
+    """Prepares batches and lets them go."""
+
+    def _submit(self, prepared: Prepared, build: Any) -> None:
+        pass
+
+    def _collect(self, in_flight: Any, build: Any) -> Any:
+        return in_flight.popleft(), None
+
+
 class _NumbersOnly(Loader):
     """A loader without a graph: batches are read, and everything about them is drawn and computed."""
 
-    def _submit(self, prepared: Prepared) -> None:
-        pass
+    _PLAYER = _WithoutGraph
 
-    def _collect(self, prepared: Prepared) -> int:
+    def _finish(self, prepared: Prepared, images: Any) -> int:
         return len(prepared.index) * self.recipe.views
 
 
@@ -130,15 +141,11 @@ class _UpTo(Loader):
 
     stage = ""
 
-    def _submit(self, prepared: Prepared) -> None:
-        if self._runner is None:
-            graph = self._build_graph(prepared, self.stage)
-            self._runner = _NothingToTorch(graph, self.device, self._options.prefetch)
-        super()._submit(prepared)
+    def _new_runner(self, example: dict[str, np.ndarray]) -> GraphRunner:
+        return _NothingToTorch(self._build_graph(example, self.stage), self.device, self._options.prefetch)
 
-    def _collect(self, prepared: Prepared) -> int:
-        assert self._runner is not None
-        return len(self._runner.collect())
+    def _finish(self, prepared: Prepared, images: Any) -> int:
+        return len(images)
 
 
 class _NothingToTorch(GraphRunner):
@@ -165,7 +172,7 @@ def _is_fed(graph: Any, name: str) -> bool:
 
 def _ahead(produce: Any, items: Iterable[Any]) -> Iterator[Any]:
     """What a thread produces of items a few ahead, as the loader does it."""
-    ahead = ReadAhead(produce, items, depth=_DEPTH)
+    ahead = WorkAhead(produce, items, depth=_DEPTH)
     try:
         for result in ahead:
             if isinstance(result, Failure):

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from . import presets
     from .crops import CenterCrop, PadCrop, RandomResizedCrop, SoftCrop, SoftShift
+    from .faults import ErrorBudgetError
     from .loader import Loader
     from .masks import Cutout, GridMask, HideAndSeek, RandomErasing
     from .mollify import AdditiveNoise, Mollify
@@ -25,6 +26,7 @@ __all__ = [
     "CenterCrop",
     "Cosine",
     "Cutout",
+    "ErrorBudgetError",
     "Flip",
     "GraphError",
     "GridMask",
@@ -53,6 +55,7 @@ _MODULES = {
     "CenterCrop": "crops",
     "Cosine": "schedules",
     "Cutout": "masks",
+    "ErrorBudgetError": "faults",
     "Flip": "recipe",
     "GraphError": "shapes",
     "GridMask": "masks",

@@ -40,14 +40,18 @@ class Draws:
         start: First position, >= 0.
         samples: Number of samples, >= 1.
         views: Versions of each sample, >= 1, each with draws of its own. The first has those of `views=1`.
+        rows: Which of the samples draw, int64 (M,) in [0, samples); None for all. The others' draws stay as they are.
 
     Attributes:
         count: Columns of the draws: the samples' first version, then their second, and so on.
     """
 
-    def __init__(self, seed: int, epoch: int, start: int, samples: int, views: int = 1) -> None:
+    def __init__(
+        self, seed: int, epoch: int, start: int, samples: int, views: int = 1, *, rows: np.ndarray | None = None
+    ) -> None:
         self._seed, self._epoch, self._start, self._samples, self._views = seed, epoch, start, samples, views
-        self.count = samples * views
+        self._rows = rows
+        self.count = (samples if rows is None else len(rows)) * views
 
     def uniform(self, purpose: str, width: int) -> np.ndarray:
         """Uniform draws in [0, 1), float32 of shape (width, count): one row per quantity, one column per sample.
@@ -90,4 +94,6 @@ class Draws:
         steps = -(-width // _WORDS)
         generator = _generator(self._seed, self._epoch, purpose, self._start * steps)
         words = generator.random((self._samples, steps * _WORDS))
+        if self._rows is not None:
+            words = words[self._rows]
         return np.ascontiguousarray(words[:, :width].T)

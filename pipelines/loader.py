@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections import deque
 from collections.abc import Iterator, Mapping
+from contextlib import closing
 from functools import cached_property
 from typing import Any
 
@@ -17,13 +17,14 @@ from .batches import BatchBuilder, finished_by_graph
 from .crops import CenterCrop
 from .decoder import HW_DECODER_LOAD, decoder_for
 from .draws import permutation
+from .faults import MAX_ERRORS, ErrorLog, SampleError
 from .frameworks import DatasetView, EpochSampler, SequentialEpochSampler
 from .graph import GraphOptions, build_graph
 from .output import Output
 from .partition import Step, partition
+from .playing import Player
 from .preparing import Prepared, Preparer
 from .process import default_threads, pick_device, place_among_ranks
-from .reading import Failure, ReadAhead
 from .recipe import Recipe
 from .runner import GraphRunner
 from .sources import Source, open_source
@@ -78,6 +79,14 @@ class Loader:
         num_threads: CPU threads of the graph; None divides this process's cores among the machine's ranks, and leaves
             one to Python for raw images.
         prefetch: Batches kept ahead, >= 1.
+        on_error: What becomes of a sample that cannot be read or decoded. "raise" raises an error that names its
+            shard, offset and original name. "skip" records it in `errors`, and goes on in step with the other ranks:
+            its place in the batch is taken by the next good sample, which is then played twice; with
+            `last_batch="keep"` the batch is shorter instead. A batch without a good sample is filled with the next one
+            of the epoch. Samples that failed are not tried again.
+        max_errors: How many samples may be skipped on this rank: a whole number, or a share of the data set below 1.
+        timeout: Seconds to wait for a batch to be read, > 0, before a TimeoutError says where reading hangs; None
+            waits for ever.
         hw_decoder_load: Share of the images that a GPU's JPEG engines decode, in [0, 1]; `softfeed tune` finds the
             best.
         roi_decode: Whether only the visible part of an image is decoded; None does so wherever it works, which on a
@@ -86,7 +95,16 @@ class Loader:
     Raises:
         FileNotFoundError: if there is no data.
         ValueError: if the data or an argument is not as described.
+
+    While iterating:
+
+        ReadError: if a sample cannot be read.
+        UnreadableImageError: if a sample does not decode.
+        ErrorBudgetError: if more samples fail than `max_errors` allows to skip.
+        TimeoutError: if reading hangs.
     """
+
+    _PLAYER = Player
 
     def __init__(  # noqa: PLR0913 - one keyword per independent choice, all with defaults
         self,
@@ -108,6 +126,9 @@ class Loader:
         world_size: int | None = None,
         num_threads: int | None = None,
         prefetch: int = 2,
+        on_error: str = "raise",
+        max_errors: float = MAX_ERRORS,
+        timeout: float | None = 300.0,
         hw_decoder_load: float = HW_DECODER_LOAD,
         roi_decode: bool | None = None,
     ) -> None:
@@ -136,8 +157,20 @@ class Loader:
         images = batch_size * recipe.views
         decoder = decoder_for(self._source, self.device, images, hw_decoder_load=hw_decoder_load, roi_decode=roi_decode)
         self._options = GraphOptions(images, threads, device_id, prefetch, decoder)
-        self._preparer = Preparer(self._source, recipe, batch_size, image_size, seed=seed, num_threads=threads)
-        self._runner: GraphRunner | None = None
+        self._errors = ErrorLog(self._source, on_error, max_errors)
+        self._preparer = Preparer(
+            self._source,
+            recipe,
+            batch_size,
+            image_size,
+            self._errors,
+            seed=seed,
+            num_threads=threads,
+            leave_out=last_batch == "keep",
+        )
+        if timeout is not None:
+            checks.positive("timeout", timeout)
+        self._player = self._PLAYER(self._preparer, prefetch, timeout)
         self._place = self._next = Place(0, 0)  # of the last batch handed over, and where the next `iter` begins
         self._playing: Iterator[Any] | None = None
 
@@ -196,9 +229,9 @@ class Loader:
     def state_dict(self) -> dict[str, Any]:
         """Where the stream of batches stands, after the last batch that was handed over: small, and plain values.
 
-        It is the same on every rank, so one rank can save it for all.
+        It is the same on every rank, but for `errors`, which are this rank's; so one rank can save it for all.
         """
-        return {**self._settings, **self._place._asdict()}
+        return {**self._settings, **self._place._asdict(), "errors": [list(error) for error in self._errors.errors]}
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
         """Go to the place that a state tells: the next `iter` yields what would have come next.
@@ -214,6 +247,12 @@ class Loader:
         rest = self._steps_from(place.position)
         self._stop()
         self._place = self._next = place if rest else Place(place.epoch + 1, 0)
+        self._errors.load(state_dict.get("errors", ()))
+
+    @property
+    def errors(self) -> list[SampleError]:
+        """The samples that were skipped on this rank, with `index`, `source` and `reason`, as they were found."""
+        return self._errors.errors
 
     def source(self, index: int) -> str:
         """Where sample `index` lies: its file, or its shard, offset and original name."""
@@ -225,10 +264,12 @@ class Loader:
         return self._playing
 
     def close(self) -> None:
-        """Stop reading and free the graph; the loader may be iterated again."""
+        """Stop reading and free the graph; the loader may be iterated again.
+
+        A read that hangs is left to its thread after a few seconds.
+        """
         self._stop()
-        self._runner = None
-        self._preparer.close()
+        self._player.close()
 
     def __enter__(self) -> Loader:
         return self
@@ -271,61 +312,32 @@ class Loader:
         # Only now, at the first batch: frameworks call `iter` to see whether it works, or before `set_epoch`.
         place = self._place = self._next
         self._next = Place(place.epoch + 1, 0)
-        depth, steps = self._options.prefetch, self._steps_from(place.position)
-        # The thread gets the preparer alone: a loader that is dropped in the middle of an epoch can then be collected,
-        # which closes this generator, which ends the thread.
-        ahead = ReadAhead(self._preparer.of_epoch(place.epoch, shuffle=self._shuffle), steps, depth=depth)
-        in_flight: deque[Prepared] = deque()
+        steps = self._steps_from(place.position)
+        produce = self._preparer.of_epoch(place.epoch, shuffle=self._shuffle)
+        with closing(self._player.play(produce, steps, self._new_runner)) as played:
+            for prepared, images in played:
+                batch = self._finish(prepared, images)
+                over = prepared.step.end >= steps[-1].end
+                self._place = Place(place.epoch + 1, 0) if over else Place(place.epoch, prepared.step.end)
+                yield batch
 
-        def hand_over() -> Any:
-            prepared = in_flight.popleft()
-            batch = self._collect(prepared)
-            over = prepared.step.end >= steps[-1].end
-            self._place = Place(place.epoch + 1, 0) if over else Place(place.epoch, prepared.step.end)
-            return batch
+    def _finish(self, prepared: Prepared, images: torch.Tensor) -> Any:
+        """From the graph's output to what is handed over."""
+        return self._batches.build(images, prepared.plan, prepared.index)
 
-        try:
-            for prepared in ahead:
-                if isinstance(prepared, Failure):
-                    while in_flight:  # the batches before the one that failed are good
-                        yield hand_over()
-                    raise prepared.error
-                in_flight.append(prepared)
-                self._submit(prepared)
-                if len(in_flight) >= depth:
-                    yield hand_over()
-            while in_flight:
-                yield hand_over()
-        finally:
-            ahead.close()
-            if self._runner is not None and not self._runner.drain():
-                self._runner = None
+    def _new_runner(self, example: dict[str, np.ndarray]) -> GraphRunner:
+        return GraphRunner(self._build_graph(example), self.device, self._options.prefetch)
 
-    def _submit(self, prepared: Prepared) -> None:
-        if self._runner is None:
-            self._runner = GraphRunner(self._build_graph(prepared), self.device, self._options.prefetch)
-        self._runner.submit(prepared.images, prepared.plan.inputs)
-
-    def _build_graph(self, example: Prepared, until: str | None = None) -> Pipeline:
+    def _build_graph(self, example: dict[str, np.ndarray], until: str | None = None) -> Pipeline:
         return build_graph(
             self.recipe,
-            example.plan.inputs,
+            example,
             self._options,
             size=self.image_size,
             raw=self._source.raw_shape is not None,
             output=self._graph_output,
             until=until,
         )
-
-    def _collect(self, prepared: Prepared) -> Any:
-        """Wait for the oldest batch in flight and finish it."""
-        assert self._runner is not None
-        try:
-            images = self._runner.collect()
-        except RuntimeError as error:
-            self._runner = None  # a graph that failed is of no further use
-            raise self._preparer.explain(prepared, error) from error
-        return self._batches.build(images, prepared.plan, prepared.index)
 
 
 def _check_sizes(recipe: Recipe, source: Source, size: int) -> None:

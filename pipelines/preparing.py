@@ -4,16 +4,32 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
 from .draws import Draws, permutation
+from .faults import ErrorBudgetError, ErrorLog
 from .partition import Step
 from .plan import Plan, plan
 from .reading import SampleReader
 from .recipe import Recipe
-from .shapes import ImageShapes, first_unreadable
+from .shapes import ImageShapes, unexplained
 from .sources import Source
+
+
+class Epoch(NamedTuple):
+    """An epoch: its number, and its samples in their global order, int64 (num_samples,)."""
+
+    number: int
+    order: np.ndarray
+
+
+class Fetched(NamedTuple):
+    """The samples of N positions: their indices, int64 (N,), and bytes; what is known to fail has none, or any."""
+
+    index: np.ndarray
+    images: list[np.ndarray] | np.ndarray
 
 
 @dataclass(frozen=True)
@@ -25,72 +41,176 @@ class Prepared:
         index: The samples, int64 (N,).
         images: Their encoded bytes, or their raw pixels, once for each view.
         plan: The numbers.
+        epoch: The epoch.
+        fetched: What it was made of.
     """
 
     step: Step
     index: np.ndarray
     images: list[np.ndarray] | np.ndarray
     plan: Plan
+    epoch: Epoch
+    fetched: Fetched
 
 
 class Preparer:
     """Prepares the batches of a data set for a recipe.
+
+    The place of a sample that fails is taken by the next good one of the batch, with the draws of that place; or, with
+    `leave_out`, by none. In a batch without a good one it is taken by the next good sample of the epoch.
 
     Args:
         source: The data set.
         recipe: What is done to each image.
         batch_size: Largest number of samples of a batch.
         image_size: Side of the square output in pixels.
+        errors: What becomes of samples that cannot be read or decoded.
         seed: Seed of order and draws.
         num_threads: CPU threads for reading headers.
+        leave_out: Whether batches are shorter by the samples that fail.
     """
 
     def __init__(
-        self, source: Source, recipe: Recipe, batch_size: int, image_size: int, *, seed: int, num_threads: int
+        self,
+        source: Source,
+        recipe: Recipe,
+        batch_size: int,
+        image_size: int,
+        errors: ErrorLog,
+        *,
+        seed: int,
+        num_threads: int,
+        leave_out: bool,
     ) -> None:
         self._source, self._recipe, self._size, self._seed = source, recipe, image_size, seed
+        self._errors, self._leave_out = errors, leave_out
         self._reader = SampleReader(source)
-        self._shapes = ImageShapes(source, batch_size, num_threads)
+        self._new_shapes = lambda: ImageShapes(source, batch_size, num_threads)
+        self._shapes = self._new_shapes()
 
-    def of_epoch(self, epoch: int, *, shuffle: bool) -> Callable[[Step], Prepared]:
+    def of_epoch(self, number: int, *, shuffle: bool) -> Callable[[Step], Prepared]:
         """A function that prepares the steps of an epoch.
 
         Args:
-            epoch: Number of the epoch.
+            number: Number of the epoch.
             shuffle: Whether the epoch has an order of its own.
         """
         count = len(self._source)
-        order = permutation(self._seed, epoch, count) if shuffle else np.arange(count)
-        return lambda step: self._prepare(epoch, order, step)
+        epoch = Epoch(number, permutation(self._seed, number, count) if shuffle else np.arange(count))
+        return lambda step: self._prepare(epoch, step)
 
-    def explain(self, prepared: Prepared, error: RuntimeError) -> Exception:
-        """The exception to raise for a batch that the graph failed on."""
+    def blame(self, prepared: Prepared, error: RuntimeError) -> None:
+        """Find and record the samples of a batch that the graph failed on, so that `again` goes without them.
+
+        Raises:
+            Exception: the one of the first of them, unless such samples are skipped; or another, if none is to blame.
+        """
         if self._source.raw_shape is not None:
-            return error
-        # every view has the same bytes, so the first one's tell what is wrong
-        images = list(prepared.images)[: len(prepared.index)]
-        return first_unreadable(self._source, prepared.index.tolist(), images, error)
+            raise error
+        index, images = prepared.fetched
+        rows = np.flatnonzero(~self._errors.known(index))
+        failures = self._shapes.unreadable(index[rows], [images[row] for row in rows])
+        if not failures:
+            raise unexplained(self._source, index[rows].tolist(), error)
+        for row, failure in failures.items():
+            self._errors.add(int(index[rows[row]]), failure.reason, failure)
+
+    def again(self, prepared: Prepared) -> Prepared:
+        """The batch without the samples that are now known to fail; everything else about it stays."""
+        return self._assemble(prepared.epoch, prepared.step, prepared.fetched)
+
+    def doing(self) -> str:
+        """What the thread that prepares batches is doing, in a few words, without touching a file."""
+        index = self._reader.reading
+        if index is None:
+            return "preparing one"
+        source = self._source
+        path = source.files[int(source.file[index])]
+        return f"reading {path}" + ("" if source.shard_set is None else f" at offset {int(source.offset[index])}")
+
+    def abandon(self) -> None:
+        """Leave what reads to a thread that hangs in it, or to another process, and go on with a new one."""
+        self._reader, self._shapes = self._reader.another(), self._new_shapes()
 
     def close(self) -> None:
         """Close the files."""
         self._reader.close()
 
-    def _prepare(self, epoch: int, order: np.ndarray, step: Step) -> Prepared:
-        # of the step of all ranks, so that schedules go by what was played and not by who played it
-        time = epoch + step.begin / len(order)
-        positions = np.arange(step.start, step.start + step.count) % len(order)
-        index = order[positions]
-        images = self._reader.read(index)
-        shape = self._shapes.of(index, images)
+    def _prepare(self, epoch: Epoch, step: Step) -> Prepared:
+        index = epoch.order[np.arange(step.start, step.start + step.count) % len(epoch.order)]
+        return self._assemble(epoch, step, self._fetch(index, self._reader))
+
+    def _fetch(self, index: np.ndarray, reader: SampleReader) -> Fetched:
+        """Read some samples and check their headers; those that fail are recorded."""
+        wanted = np.flatnonzero(~self._errors.known(index))
+        images, failures = reader.read(index[wanted])
+        for row, failure in failures.items():
+            self._errors.add(int(index[wanted[row]]), failure.reason, failure)
+        if isinstance(images, list):
+            read = [row for row in range(len(wanted)) if row not in failures]
+            unreadable = self._shapes.check(index[wanted[read]], [images[row] for row in read])
+            for row, failure in unreadable.items():
+                self._errors.add(int(index[wanted[read[row]]]), failure.reason, failure)
+        if len(wanted) == len(index):
+            return Fetched(index, images)
+        if isinstance(images, list):
+            spread = [np.empty(0, np.uint8)] * len(index)
+            for row, image in zip(wanted.tolist(), images, strict=True):
+                spread[row] = image
+            return Fetched(index, spread)
+        pixels = np.zeros((len(index), *images.shape[1:]), np.uint8)
+        pixels[wanted] = images
+        return Fetched(index, pixels)
+
+    def _assemble(self, epoch: Epoch, step: Step, fetched: Fetched) -> Prepared:
+        index, images = fetched
+        good = ~self._errors.known(index)
+        drawn = None  # rows of the step that are played, for their draws
+        if not good.all():
+            if good.any():
+                rows = np.flatnonzero(good)
+                if self._leave_out:
+                    drawn = rows
+                else:  # the next good row, from the last one on the first
+                    rows = rows[np.searchsorted(rows, np.arange(len(index))) % len(rows)]
+                index = index[rows]
+                images = [images[row] for row in rows] if isinstance(images, list) else images[rows]
+            else:
+                count, drawn = (1, np.zeros(1, np.int64)) if self._leave_out else (len(index), None)
+                other = self._stand_in(epoch, step)
+                index, images = np.repeat(other.index, count), [*other.images] * count
+                images = images if self._source.raw_shape is None else np.stack(images)
+        shape = self._shapes.of(index)
         if not self._recipe.crop.resizes:
             self._check_fixed_size(index, shape)
         views = self._recipe.views
-        draws = Draws(self._seed, epoch, step.start, step.count, views)
-        raw = self._source.raw_shape is not None
+        draws = Draws(self._seed, epoch.number, step.start, step.count, views, rows=drawn)
         if views > 1:  # the same bytes again for each view
             shape = np.tile(shape[0], views), np.tile(shape[1], views)
             images = images * views if isinstance(images, list) else np.concatenate([images] * views)
-        return Prepared(step, index, images, plan(self._recipe, draws, shape, size=self._size, epoch=time, raw=raw))
+        # of the step of all ranks, so that schedules go by what was played and not by who played it
+        time = epoch.number + step.begin / len(epoch.order)
+        raw = self._source.raw_shape is not None
+        numbers = plan(self._recipe, draws, shape, size=self._size, epoch=time, raw=raw)
+        return Prepared(step, index, images, numbers, epoch, fetched)
+
+    def _stand_in(self, epoch: Epoch, step: Step) -> Fetched:
+        """The first sample after a step's, in the epoch's order, that can be read and decoded."""
+        raw = self._source.raw_shape is not None
+        # What follows a failure of the graph runs beside the thread that reads; raw images never fail there.
+        reader = self._reader if raw else self._reader.another()
+        count = len(epoch.order)
+        for position in range(step.start + step.count, step.start + step.count + count):
+            index = epoch.order[[position % count]]
+            if self._errors.known(index)[0]:
+                continue
+            fetched = self._fetch(index, reader)
+            if not raw and not self._errors.known(index)[0]:
+                for failure in self._shapes.unreadable(index, list(fetched.images)).values():
+                    self._errors.add(int(index[0]), failure.reason, failure)
+            if not self._errors.known(index)[0]:
+                return fetched
+        raise ErrorBudgetError(f"data must hold a sample that can be read, got none of {count} in {self._source.root}")
 
     def _check_fixed_size(self, index: np.ndarray, shape: tuple[np.ndarray, np.ndarray]) -> None:
         wrong = np.flatnonzero((shape[0] != self._size) | (shape[1] != self._size))

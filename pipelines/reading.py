@@ -1,23 +1,15 @@
-"""Reading ahead: a background thread that turns steps of an epoch into batches ready for the graph."""
+"""Reading the bytes of samples, and finding out which cannot be read."""
 
 from __future__ import annotations
 
 import math
 import os
-import queue
-import threading
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
-from typing import Any, Generic, TypeVar
 
 import numpy as np
 
 from .shards import recordio
 from .sources import Source
-
-Item = TypeVar("Item")
-Result = TypeVar("Result")
 
 # Raw sets of up to this many bytes are read into memory once: a batch of CIFAR is then one copy instead of a system
 # call per image, which is a quarter of what such an image costs altogether.
@@ -27,73 +19,106 @@ _OPEN_FILES = 128  # shards kept open; far below the usual limit of 1,024 descri
 
 
 class ReadError(OSError):
-    """A sample's bytes could not be read; the message names the file and the sample."""
+    """A sample's bytes could not be read; the message names the file and the sample.
+
+    Attributes:
+        reason: What is wrong, without the place.
+    """
+
+    def __init__(self, place: str, reason: str) -> None:
+        super().__init__(f"cannot read {place}: {reason}")
+        self.reason = reason
 
 
 class SampleReader:
     """Reads the bytes of samples, by position in the file: any order costs the same.
 
+    Shards that are changed in place while they are read are found out, by their size and time of change.
+
     Args:
         source: The data set.
+        stamps: Size and time of change of each shard when the data set was opened; None for now.
+
+    Attributes:
+        reading: The sample that is being read, or None.
     """
 
-    def __init__(self, source: Source) -> None:
+    def __init__(self, source: Source, stamps: list[tuple[int, int] | None] | None = None) -> None:
+        self.reading: int | None = None
         self._source = source
         self._open: OrderedDict[int, int] = OrderedDict()
+        self._checked: set[int] = set()  # files, in the call of `read` under way
+        if stamps is None:
+            stamps = [] if source.shard_set is None else [_stamp_of(path) for path in source.files]
+        self._stamps = stamps
         self._pixels: np.ndarray | None = None
+        self._broken: dict[int, ReadError] = {}
         self._fits = source.raw_shape is not None and len(source) * math.prod(source.raw_shape) <= _IN_MEMORY
 
-    def read(self, indices: np.ndarray) -> list[np.ndarray] | np.ndarray:
-        """Bytes of some samples.
+    def another(self) -> SampleReader:
+        """A reader of the same data set, as it was when this one was made."""
+        return SampleReader(self._source, self._stamps)
+
+    def read(self, indices: np.ndarray) -> tuple[list[np.ndarray] | np.ndarray, dict[int, ReadError]]:
+        """Bytes of some samples, int64 (N,).
 
         Returns:
-            Encoded images: a list of uint8 arrays of shape (bytes,). Raw images: uint8 (N, height, width, 3).
-
-        Raises:
-            ReadError: if a file is missing, unreadable or shorter than the data set says.
+            Encoded images: a list of uint8 arrays of shape (bytes,). Raw images: uint8 (N, height, width, 3). And for
+            each row that could not be read, why: a file that is missing, unreadable, shorter than the data set says, or
+            another than it was.
         """
-        if self._fits:
-            if self._pixels is None:
-                self._pixels = np.asarray(self._read(np.arange(len(self._source))))
-            return self._pixels[indices]
-        return self._read(indices)
+        if not self._fits:
+            return self._read(indices)
+        if self._pixels is None:
+            images, broken = self._read(np.arange(len(self._source)))
+            self._pixels, self._broken = np.asarray(images), broken
+        failures = {}
+        if self._broken:
+            failures = {row: self._broken[i] for row, i in enumerate(indices.tolist()) if i in self._broken}
+        return self._pixels[indices], failures
 
-    def _read(self, indices: np.ndarray) -> list[np.ndarray] | np.ndarray:
-        source = self._source
+    def _read(self, indices: np.ndarray) -> tuple[list[np.ndarray] | np.ndarray, dict[int, ReadError]]:
+        source, failures = self._source, {}
+        self._checked.clear()
         if source.shard_set is None:
-            return [self._read_file(source.files[file]) for file in source.file[indices].tolist()]
-        if source.raw_shape is None:
+            images = [np.empty(0, np.uint8)] * len(indices)
+        elif source.raw_shape is None:
             images = [np.empty(size, np.uint8) for size in source.size[indices].tolist()]
         else:
             images = np.empty((len(indices), *source.raw_shape), np.uint8)
-        places = zip(source.file[indices].tolist(), source.offset[indices].tolist(), images, strict=True)
-        for row, (file, offset, image) in enumerate(places):
-            try:
-                count = os.preadv(self._descriptor(file), [image.data], offset)
-            except OSError as error:
-                raise self._trouble(indices[row], error.strerror or str(error)) from error
-            if count != image.nbytes:
-                raise self._trouble(
-                    indices[row],
-                    f"the file ends after {count} of {image.nbytes} bytes; "
-                    "the shard was cut or replaced since it was opened, convert it again",
-                )
-        if source.multipart:
-            self._join_parts(indices, images)
-        return images
-
-    def _join_parts(self, indices: np.ndarray, images: list[np.ndarray] | np.ndarray) -> None:
-        """Read those images again that RecordIO holds in several parts, which begin with the record's own words."""
         for row, index in enumerate(indices.tolist()):
-            if parts := self._source.multipart.get(index):
-                head = recordio.CONTAINER.first_offset
-                size = head + images[row].nbytes + 4 * (parts - 1)
-                descriptor = self._descriptor(int(self._source.file[index]))
-                record = os.pread(descriptor, size, int(self._source.offset[index]) - head)
-                try:
-                    images[row].reshape(-1)[...] = np.frombuffer(recordio.unwrap(record), np.uint8)
-                except ValueError as error:
-                    raise self._trouble(index, f"{error}; convert it again") from None
+            self.reading = index
+            try:
+                if source.shard_set is None:
+                    images[row] = self._file(index)
+                else:
+                    self._fill(index, images[row])
+            except (OSError, ValueError) as error:
+                reason = getattr(error, "strerror", None) or str(error)
+                failures[row] = ReadError(source.describe(index), reason)
+        self.reading = None
+        return images, failures
+
+    def _file(self, index: int) -> np.ndarray:
+        """A file that is an image."""
+        image = np.fromfile(self._source.files[int(self._source.file[index])], np.uint8)
+        if not len(image):
+            raise ValueError("the file is empty; remove it")
+        return image
+
+    def _fill(self, index: int, image: np.ndarray) -> None:
+        """Fill an array with the bytes of an image in a shard."""
+        source = self._source
+        descriptor = self._descriptor(int(source.file[index]))
+        if source.multipart and (parts := source.multipart.get(index)):
+            # RecordIO holds the image in several parts, which begin with the record's own words
+            head = recordio.CONTAINER.first_offset
+            record = os.pread(descriptor, head + image.nbytes + 4 * (parts - 1), int(source.offset[index]) - head)
+            image.reshape(-1)[...] = np.frombuffer(recordio.unwrap(record), np.uint8)
+            return
+        count = os.preadv(descriptor, [image.data], int(source.offset[index]))
+        if count != image.nbytes:
+            raise ValueError(f"the file ends after {count} of {image.nbytes} bytes; convert it again or copy it anew")
 
     def close(self) -> None:
         """Close the files and forget what was read."""
@@ -101,87 +126,38 @@ class SampleReader:
         while self._open:
             os.close(self._open.popitem()[1])
 
-    def _trouble(self, index: int, what: str) -> ReadError:
-        return ReadError(f"cannot read {self._source.describe(int(index))}: {what}")
-
-    @staticmethod
-    def _read_file(path: str) -> np.ndarray:
-        try:
-            image = np.fromfile(path, np.uint8)
-        except OSError as error:
-            raise ReadError(f"cannot read {path}: {error.strerror or error}") from error
-        if not len(image):
-            raise ReadError(f"cannot read {path}: the file is empty; remove it")
-        return image
+    def __del__(self) -> None:
+        # of a reader whose thread hung when the loader was closed: only the thread can tell when it is done
+        self.close()
 
     def _descriptor(self, file: int) -> int:
+        """An open shard, which is still the one that the data set was opened with.
+
+        Raises:
+            OSError, ValueError: if it cannot be opened, or is another.
+        """
         descriptor = self._open.get(file)
-        if descriptor is not None:
+        if descriptor is None:
+            if len(self._open) >= _OPEN_FILES:
+                os.close(self._open.popitem(last=False)[1])
+            descriptor = self._open[file] = os.open(self._source.files[file], os.O_RDONLY | os.O_CLOEXEC)
+        else:
             self._open.move_to_end(file)
-            return descriptor
-        if len(self._open) >= _OPEN_FILES:
-            os.close(self._open.popitem(last=False)[1])
-        self._open[file] = os.open(self._source.files[file], os.O_RDONLY | os.O_CLOEXEC)
-        return self._open[file]
+        if file not in self._checked:
+            now, stamp = os.fstat(descriptor), self._stamps[file]
+            if stamp is not None and stamp != (now.st_size, now.st_mtime_ns):
+                os.close(self._open.pop(file))
+                raise ValueError(
+                    f"the file was cut, replaced or written to since the data set was opened (it had {stamp[0]} bytes "
+                    f"and has {now.st_size}); open the data set anew, or copy it back"
+                )
+            self._checked.add(file)
+        return descriptor
 
 
-@dataclass(frozen=True)
-class Failure:
-    """Stands in the place of an item that failed, and ends the items."""
-
-    error: BaseException
-
-
-class ReadAhead(Generic[Item, Result]):
-    """Runs `produce` over some items in a background thread, a few items ahead of the consumer.
-
-    Iterate over it. An exception in the thread comes as a `Failure` at the place of the item that it belongs to, so
-    that the consumer can finish the items before it. `close` stops the thread, also in the middle; the thread holds
-    nothing but `produce` and `items`.
-
-    Args:
-        produce: Called in the thread with one item at a time, in order.
-        items: What to call it with.
-        depth: Results kept ahead, >= 1.
-    """
-
-    def __init__(self, produce: Callable[[Item], Result], items: Iterable[Item], *, depth: int) -> None:
-        self._results: queue.Queue[Any] = queue.Queue(maxsize=depth)
-        self._stopping = threading.Event()
-        arguments = (produce, items, self._results, self._stopping)
-        self._thread = threading.Thread(target=_produce, args=arguments, name="softfeed-reader", daemon=True)
-        self._thread.start()
-
-    def __iter__(self) -> Iterator[Result | Failure]:
-        while (result := self._results.get()) is not _END:
-            yield result
-            if isinstance(result, Failure):
-                return
-
-    def close(self) -> None:
-        """Stop the thread and wait for it."""
-        self._stopping.set()
-        self._thread.join()
-
-
-_END = object()
-
-
-def _produce(
-    produce: Callable[[Any], Any], items: Iterable[Any], results: queue.Queue[Any], stopping: threading.Event
-) -> None:
-    def put(result: object) -> None:
-        while not stopping.is_set():
-            try:
-                return results.put(result, timeout=0.1)
-            except queue.Full:
-                continue
-
+def _stamp_of(path: str) -> tuple[int, int] | None:
     try:
-        for item in items:
-            if stopping.is_set():
-                return
-            put(produce(item))
-        put(_END)
-    except BaseException as error:  # noqa: BLE001 - handed to the consumer, whatever it is
-        put(Failure(error))
+        found = os.stat(path)  # noqa: PTH116 - of each of many thousand shards
+    except OSError:
+        return None  # opening it will say so
+    return found.st_size, found.st_mtime_ns

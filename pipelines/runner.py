@@ -81,6 +81,12 @@ class GraphRunner:
         self._fillers = 0
         return True
 
+    def close(self) -> None:
+        """End the graph, and wait for what still runs in it: only then may the images that it reads be freed."""
+        # what Pipeline does when it is collected, which may come after the images were
+        self._graph._shutdown()
+        self._kept.clear()
+
     def _next(self) -> torch.Tensor:
         self.pending -= 1
         if self._device.type == "cpu":

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -13,7 +15,17 @@ from .sources import Source
 
 
 class UnreadableImageError(ValueError):
-    """Bytes that are no image, or cut short; the message names the sample and what to do."""
+    """Bytes that are no image, or cut short; the message names the sample and what to do.
+
+    Attributes:
+        reason: What is wrong, without the place.
+    """
+
+    def __init__(self, place: str, reason: str) -> None:
+        super().__init__(
+            f"cannot decode {place}: {reason}; remove it, or run softfeed convert, which sets bad images aside"
+        )
+        self.reason = reason
 
 
 class GraphError(RuntimeError):
@@ -32,7 +44,7 @@ def _run(pipeline: Any, images: list[np.ndarray]) -> Any:
 
 
 class ImageShapes:
-    """Shapes of a data set's images: from its manifest, else read once from each image's header and kept.
+    """Shapes of a data set's images: from its manifest, else from each image's header when it is first read.
 
     Args:
         source: The data set.
@@ -45,23 +57,71 @@ class ImageShapes:
         self._height, self._width = source.height.copy(), source.width.copy()
         self._batch_size, self._num_threads = batch_size, num_threads
         self._pipeline = None
+        self._lock = threading.Lock()
 
-    def of(self, indices: np.ndarray, images: list[np.ndarray] | np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def of(self, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Heights and widths in pixels, each int32 (N,), after EXIF rotation as the decoder applies it.
+
+        They must be known, from the manifest or by `check`.
+        """
+        return self._height[indices], self._width[indices]
+
+    def check(self, indices: np.ndarray, images: Sequence[np.ndarray]) -> dict[int, UnreadableImageError]:
+        """Read the headers of some images, keep the shapes that were not known, and compare those that were.
+
+        Not only for the shapes: DALI 2.4's CPU decoder may end the process with a segmentation fault when a batch holds
+        an image whose header it cannot read, or which does not reach as far as the part to decode. A header takes
+        about 10 microseconds.
 
         Args:
             indices: Samples, int64 (N,).
             images: Their bytes.
 
-        Raises:
-            UnreadableImageError: if the header of an image cannot be read.
-        """
-        unknown = np.flatnonzero(self._height[indices] == 0)
-        if len(unknown):
-            self._read([int(indices[row]) for row in unknown], [images[row] for row in unknown])
-        return self._height[indices], self._width[indices]
+        Returns:
+            For each row whose header cannot be read, or tells another shape, why.
 
-    def _read(self, indices: list[int], images: list[np.ndarray]) -> None:
+        Raises:
+            GraphError: if reading headers failed for another reason.
+        """
+        if not len(indices):
+            return {}
+        with self._lock:
+            try:
+                shapes = self._headers(images)
+            except RuntimeError as error:
+                self._pipeline = None
+                failures = self.unreadable(indices, images)
+                if not failures:
+                    raise unexplained(self._source, indices.tolist(), error) from error
+                good = [row for row in range(len(indices)) if row not in failures]
+                if good:
+                    shapes = self._headers([images[row] for row in good])
+                    self._height[indices[good]], self._width[indices[good]] = shapes[:, 0], shapes[:, 1]
+                return failures
+            height, width = self._height[indices], self._width[indices]
+            other = (height > 0) & ((shapes[:, 0] != height) | (shapes[:, 1] != width))
+            if other.any():
+                rows = np.flatnonzero(other).tolist()
+                found = self.unreadable(indices[rows], [images[row] for row in rows])
+                return {rows[row]: failure for row, failure in found.items()}
+            self._height[indices], self._width[indices] = shapes[:, 0], shapes[:, 1]
+        return {}
+
+    def unreadable(self, indices: np.ndarray, images: Sequence[np.ndarray]) -> dict[int, UnreadableImageError]:
+        """For each row whose image does not decode by itself on the CPU, or has another size than is known, why."""
+        failures = {}
+        for row, result in enumerate(Decoder().decode([image.tobytes() for image in images])):
+            index = int(indices[row])
+            known = int(self._height[index]), int(self._width[index])
+            if isinstance(result, Undecodable):
+                failures[row] = UnreadableImageError(self._source.describe(index), result.reason)
+            elif known not in ((0, 0), (result.height, result.width)):
+                reason = f"it was replaced, has {result.height}x{result.width} pixels and had {known[0]}x{known[1]}"
+                failures[row] = UnreadableImageError(self._source.describe(index), reason)
+        return failures
+
+    def _headers(self, images: Sequence[np.ndarray]) -> np.ndarray:
+        """Height, width and channels in each header, (N, 3)."""
         if self._pipeline is None:
             self._pipeline = _peek(
                 batch_size=self._batch_size,
@@ -70,28 +130,11 @@ class ImageShapes:
                 prefetch_queue_depth=1,
                 set_affinity=False,
             )
-        try:
-            shapes = _run(self._pipeline, images).as_array()
-        except RuntimeError as error:
-            self._pipeline = None
-            raise first_unreadable(self._source, indices, images, error) from error
-        self._height[indices], self._width[indices] = shapes[:, 0], shapes[:, 1]
+        return _run(self._pipeline, list(images)).as_array()
 
 
-def first_unreadable(
-    source: Source, indices: list[int], images: list[np.ndarray], error: RuntimeError
-) -> UnreadableImageError | GraphError:
-    """The exception to raise for a batch that did not decode: it names the first image that does not.
-
-    Every image is decoded by itself on the CPU. If all of them decode, the fault is elsewhere, on a GPU for instance.
-    """
-    results = Decoder().decode([image.tobytes() for image in images])
-    for index, result in zip(indices, results, strict=True):
-        if isinstance(result, Undecodable):
-            return UnreadableImageError(
-                f"cannot decode {source.describe(index)}: {result.reason}; "
-                "remove it, or run softfeed convert, which sets bad images aside"
-            )
+def unexplained(source: Source, indices: list[int], error: RuntimeError) -> GraphError:
+    """The exception for a graph that failed though every image decodes by itself, on a GPU for instance."""
     names = ", ".join(source.describe(index) for index in indices[:3])
     return GraphError(
         f"the graph failed on a batch whose images decode on the CPU one by one ({names}, ...): {_last_line(error)}"

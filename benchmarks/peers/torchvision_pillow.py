@@ -45,7 +45,7 @@ def soft_raw(job: Job) -> Epoch:
     """The soft shift of small raw images that lie in memory, as torchvision's CIFAR data set holds them."""
     source = open_source(job.shards)
     few = np.arange(min(len(source), 10_000))  # the rate does not depend on how many there are
-    images = np.asarray(SampleReader(source).read(few))
+    images = np.asarray(SampleReader(source).read(few)[0])
     recipe = presets.by_name("soft-cifar")
     return of_dataset(SoftArrayImages(images, source.labels[few], recipe, len(source.classes)), job)
 

@@ -235,7 +235,7 @@ def test_only_the_visible_part_is_decoded(photo_folder, monkeypatch):
     )
     with Loader(photo_folder, Recipe(crop=SoftCrop()), 10, device="cpu", details=True, index=True) as loader:
         batch = next(iter(loader))
-        heights, widths = loader._preparer._shapes.of(batch.index.numpy(), [])
+        heights, widths = loader._preparer._shapes.of(batch.index.numpy())
     left, top, width, height = batch.details["window"].T
     extent, start = submitted[0]["extent"], submitted[0]["start"]
     np.testing.assert_array_equal(start, np.stack([top.clip(0), left.clip(0)], axis=1))

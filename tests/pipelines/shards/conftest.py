@@ -102,7 +102,8 @@ def read_samples():
 
     def read(shards):
         reader = SampleReader(open_source(shards.folder))
-        images = reader.read(np.arange(len(shards.samples)))
+        images, failures = reader.read(np.arange(len(shards.samples)))
+        assert not failures
         reader.close()
         return [
             (shards.sample_name(row), int(label), image.tobytes())

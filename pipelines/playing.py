@@ -1,0 +1,103 @@
+"""Playing steps: reads ahead, keeps the graph supplied, and gives finished images in order."""
+
+from __future__ import annotations
+
+import os
+from collections import deque
+from collections.abc import Callable, Generator, Sequence
+
+import numpy as np
+import torch
+
+from .ahead import Failure, WorkAhead
+from .partition import Step
+from .preparing import Prepared, Preparer
+from .runner import GraphRunner
+
+Build = Callable[[dict[str, np.ndarray]], GraphRunner]
+
+_PATIENCE_S = 5.0  # that a read is given to end when its epoch is left
+
+
+class Player:
+    """Plays the steps of epochs through one graph, which it builds when it is needed.
+
+    Args:
+        preparer: Prepares batches.
+        depth: Batches in flight.
+        timeout: Seconds that a batch may take to read and prepare; None for any time.
+    """
+
+    def __init__(self, preparer: Preparer, depth: int, timeout: float | None) -> None:
+        self._preparer, self._depth, self._timeout = preparer, depth, timeout
+        self._runner: GraphRunner | None = None
+        self._process = os.getpid()
+
+    def play(
+        self, produce: Callable[[Step], Prepared], steps: Sequence[Step], build: Build
+    ) -> Generator[tuple[Prepared, torch.Tensor], None, None]:
+        """Play some steps, one pass at a time.
+
+        Args:
+            produce: What `preparer.of_epoch` returned.
+            steps: The steps.
+            build: Builds a graph for plans with inputs like these.
+
+        Yields:
+            Each batch with its images as the graph wrote them.
+        """
+        # The thread gets the preparer alone: a loader that is dropped in the middle of an epoch can then be collected,
+        # which closes this generator, which ends the thread.
+        ahead = WorkAhead(produce, steps, depth=self._depth, timeout=self._timeout, doing=self._preparer.doing)
+        in_flight: deque[Prepared] = deque()
+        patience = _PATIENCE_S
+        try:
+            for prepared in ahead:
+                if isinstance(prepared, Failure):
+                    while in_flight:  # the batches before the one that failed are good
+                        yield self._collect(in_flight, build)
+                    raise prepared.error
+                in_flight.append(prepared)
+                self._submit(prepared, build)
+                if len(in_flight) >= self._depth:
+                    yield self._collect(in_flight, build)
+            while in_flight:
+                yield self._collect(in_flight, build)
+        except TimeoutError:
+            patience = 0.0
+            raise
+        finally:
+            if not ahead.close(patience=patience):
+                self._preparer.abandon()
+            if self._runner is not None and not self._runner.drain():
+                self._drop_graph()
+
+    def close(self) -> None:
+        """Free the graph and close the files."""
+        self._drop_graph()
+        self._preparer.close()
+
+    def _drop_graph(self) -> None:
+        runner, self._runner = self._runner, None
+        if runner is not None:
+            runner.close()
+
+    def _submit(self, prepared: Prepared, build: Build) -> None:
+        if self._runner is None:
+            self._runner = build(prepared.plan.inputs)
+        self._runner.submit(prepared.images, prepared.plan.inputs)
+
+    def _collect(self, in_flight: deque[Prepared], build: Build) -> tuple[Prepared, torch.Tensor]:
+        """Wait for the oldest batch in flight; where it holds samples that do not decode, for it without them."""
+        while True:
+            assert self._runner is not None
+            try:
+                images = self._runner.collect()
+            except RuntimeError as error:
+                self._drop_graph()  # one that failed is of no further use
+                self._preparer.blame(in_flight[0], error)
+                in_flight[0] = self._preparer.again(in_flight[0])
+                for waiting in in_flight:
+                    self._submit(waiting, build)
+            else:
+                return in_flight.popleft(), images

@@ -81,6 +81,12 @@ class ArraySource:
             raise ValueError(f"labels must be in [0, {most}), got {wrong} in {root}")
         self.classes = classes or tuple(str(number) for number in range(int(labels.max()) + 1))
 
+    @property
+    def raw_shape(self) -> tuple[int, int, int] | None:
+        """(height, width, 3) of all images; None if they are of several sizes."""
+        sizes = {part.shape[:2] for part in self._parts}
+        return (*sizes.pop(), 3) if len(sizes) == 1 else None
+
     def stamps(self) -> list[FileStamp]:
         """See `Source`; what was taken from the files counts too."""
         return [FileStamp(self._selection, 0, 0), *(stamp_of(file, self.root) for file in self._files)]

@@ -52,8 +52,8 @@ def assemble(source: Source, options: ShardOptions, dest: Path, records: Sequenc
         atomic.write_file(dest / ODD_FILE, (json.dumps(odd, indent=1) + "\n").encode())
     largest = int(table["height"].max()), int(table["width"].max())
     made = Manifest(
-        encoding="raw" if options.raw is not False else "rewritten" if rewrites(source, options) else "original",
-        raw_shape=None if options.raw is False else (*largest, 3),
+        encoding="raw" if options.raw else "rewritten" if rewrites(source, options) else "original",
+        raw_shape=(*largest, 3) if options.raw else None,
         classes=source.classes,
         num_samples=len(table),
         largest=largest,

@@ -106,11 +106,17 @@ def _add_set_arguments(group: "argparse._ArgumentGroup") -> None:
         "--raw",
         nargs="?",
         const=True,
-        default=False,
         type=_raw_size,
         metavar="SIZE",
         help="store pixels instead of files: SIZE or HEIGHTxWIDTH resizes all images to that, whatever their aspect "
-        "ratio; without SIZE all must have the size of the first (default: store files)",
+        "ratio; without SIZE all must have the size of the first (default: store files, but pixels of arrays)",
+    )
+    group.add_argument(
+        "--no-raw",
+        dest="raw",
+        action="store_const",
+        const=False,
+        help="store the pixels of arrays as PNG files (default: as they are)",
     )
     _add_encoding_arguments(group)
     group.add_argument(

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Protocol
 
 from .assembly import assemble
+from .decoding import drop_readers
 from .destination import claimed, release, resume
 from .job import BadImage, ShardRecord, write_shard
 from .layout import ShardOptions, fitting, plan, shard_jobs
@@ -127,6 +128,7 @@ def convert(
             )
         made = assemble(source, options, dest, records)
         release(work)
+    drop_readers()
     return Conversion(
         folder=dest,
         manifest=made,

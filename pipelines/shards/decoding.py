@@ -17,6 +17,8 @@ from PIL import Image
 _BATCH = 16  # images per run of the graph
 _BATCH_BYTES = 1 << 20  # encoded; DALI keeps room for the largest batch seen, so large images go few at a time
 _BATCH_PIXELS = 1 << 24
+_HEADER_BATCH = 64  # the same for headers, where a run costs more than what it does
+_HEADER_BYTES = 8 << 20
 MAX_PIXELS = 1 << 26  # of an image; some formats take 15 bytes a pixel to decode
 # Without set_affinity=False the decoding thread of every worker process would be pinned to the same first core.
 _SETTINGS = {
@@ -103,7 +105,7 @@ class HeaderReader:
     """
 
     def __init__(self) -> None:
-        self._graph = header_graph(**_SETTINGS)
+        self._graph = header_graph(**_SETTINGS | {"batch_size": _HEADER_BATCH})
 
     def decode(self, images: Sequence[bytes]) -> list[Decoded | Undecodable]:
         """Size of every image; one result for each, in order."""
@@ -111,7 +113,8 @@ class HeaderReader:
 
     def stream(self, images: Sequence[bytes]) -> Iterator[Decoded | Undecodable]:
         """The same one by one."""
-        return (result for batch in _batches(images) for result in self._decode_or_split(batch))
+        batches = _batches(images, most=_HEADER_BATCH, most_bytes=_HEADER_BYTES)
+        return (result for batch in batches for result in self._decode_or_split(batch))
 
     def _decode_or_split(self, images: list[bytes]) -> list[Decoded | Undecodable]:
         # One bad image fails a whole batch in DALI, so a batch that failed goes through again image by image.
@@ -130,8 +133,8 @@ class HeaderReader:
         self._graph.feed_input("encoded", [np.frombuffer(image, dtype=np.uint8) for image in images])
         with _silence():
             (output,) = self._graph.run()
-        shapes = [np.asarray(output.at(position)) for position in range(len(images))]
-        return [_within_limit(int(height), int(width)) for height, width, _ in shapes]
+        shapes = np.asarray(output.as_tensor()).tolist()
+        return [_within_limit(height, width) for height, width, _ in shapes]
 
 
 class Decoder(HeaderReader):
@@ -176,6 +179,39 @@ class Decoder(HeaderReader):
         return [Decoded(image.shape[0], image.shape[1], image.tobytes()) for image in pixels]
 
 
+class _Kept(threading.local):
+    """Readers of one thread, by whether they decode and keep pixels."""
+
+    def __init__(self) -> None:
+        self.process = os.getpid()
+        self.readers: dict[tuple[bool, bool], HeaderReader] = {}
+        self.inherited: dict[tuple[bool, bool], HeaderReader] = {}
+
+
+_kept = _Kept()
+
+
+def kept_reader(*, check: bool, keep_pixels: bool = False) -> HeaderReader:
+    """A reader of this thread that is built once: that takes as long as reading hundreds of headers.
+
+    Args:
+        check: a `Decoder`; if False a `HeaderReader`.
+        keep_pixels: as `Decoder`.
+    """
+    if _kept.process != os.getpid():
+        # A fork has none of the threads of the graphs that it inherited, and must not end them either.
+        _kept.process, _kept.inherited, _kept.readers = os.getpid(), _kept.readers, {}
+    key = (check, keep_pixels)
+    if key not in _kept.readers:
+        _kept.readers[key] = Decoder(keep_pixels=keep_pixels) if check else HeaderReader()
+    return _kept.readers[key]
+
+
+def drop_readers() -> None:
+    """Free the memory of this thread's readers."""
+    _kept.readers.clear()
+
+
 def _within_limit(height: int, width: int) -> Decoded | Undecodable:
     if height * width > MAX_PIXELS:
         return Undecodable(f"{height} x {width} pixels, more than {MAX_PIXELS:,} in all")
@@ -204,12 +240,18 @@ def _silence() -> Iterator[None]:
             os.close(null)
 
 
-def _batches(images: Sequence[bytes], pixels: Sequence[int] | None = None) -> Iterator[list[bytes]]:
+def _batches(
+    images: Sequence[bytes],
+    pixels: Sequence[int] | None = None,
+    *,
+    most: int = _BATCH,
+    most_bytes: int = _BATCH_BYTES,
+) -> Iterator[list[bytes]]:
     """Images in groups of few enough bytes and, if their numbers of pixels are given, pixels."""
     batch: list[bytes] = []
     size = area = 0
     for image, count in zip(images, pixels or [0] * len(images), strict=True):
-        if batch and (len(batch) == _BATCH or size + len(image) > _BATCH_BYTES or area + count > _BATCH_PIXELS):
+        if batch and (len(batch) == most or size + len(image) > most_bytes or area + count > _BATCH_PIXELS):
             yield batch
             batch, size, area = [], 0, 0
         batch.append(image)

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from . import atomic
 from .atomic import FileSummary
 from .container import ShardFile, ShardWriter, StoredSample
-from .decoding import Decoded, Decoder, HeaderReader, Undecodable
+from .decoding import Decoded, Undecodable, kept_reader
 from .encoding import Encoding, StoredImage, decoded_by_pillow
 from .formats import CONTAINERS
 from .manifest import PARTIAL_FOLDER, SAMPLE_DTYPE, Shard
@@ -179,7 +179,7 @@ def _add(added: _Added, writer: ShardWriter, number: int, key: int, item: Item, 
 
 def _decoded(job: ShardJob) -> Iterator[tuple[int, Item, bytes, Decoded | Undecodable]]:
     """Key, item, file content and decoded image of every item."""
-    decoder = Decoder(keep_pixels=job.encoding.needs_pixels) if job.check else HeaderReader()
+    decoder = kept_reader(check=job.check, keep_pixels=job.encoding.needs_pixels)
     for start in range(0, len(job.items), _WINDOW):
         items = job.items[start : start + _WINDOW]
         images = [read_image(item) for item in items]

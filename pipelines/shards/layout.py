@@ -27,8 +27,9 @@ class ShardOptions:
     """What decides the bytes of a shard set, given its source.
 
     Attributes:
-        raw: store uint8 RGB pixels: False for no, True for images that must all have the size of the first, or a size
-            in pixels, one number or (height, width), that all are resized to; they do not keep their aspect ratio.
+        raw: store uint8 RGB pixels: None for a source of pixels only (arrays, a raw shard set), whose pixels would
+            otherwise become PNG files; False for no, True for images that must all have the size of the first, or a
+            size in pixels, one number or (height, width), that all are resized to; they do not keep their aspect ratio.
         shard_samples: samples per shard, positive; None for 1,000, or fewer (at least 64) so that there are 16 shards.
         seed: of the shuffle, 0 or more.
         shuffle: put the samples in a random order over all shards, instead of the order of the source.
@@ -45,7 +46,7 @@ class ShardOptions:
         ValueError: if a value is out of range, or images are to be rewritten without `check`.
     """
 
-    raw: bool | int | tuple[int, int] = False
+    raw: bool | int | tuple[int, int] | None = None
     shard_samples: int | None = None
     seed: int = 0
     shuffle: bool = True
@@ -59,7 +60,8 @@ class ShardOptions:
     def __post_init__(self) -> None:
         if self.format not in CONTAINERS:
             raise ValueError(f"format must be one of {', '.join(CONTAINERS)}, got {self.format!r}")
-        if self.raw is not False and min(self.raw if isinstance(self.raw, tuple) else (self.raw,)) < 1:
+        is_raw = self.raw is not None and self.raw is not False
+        if is_raw and min(self.raw if isinstance(self.raw, tuple) else (int(self.raw or 0),)) < 1:
             raise ValueError(f"raw must be a positive size in pixels, or (height, width), got {self.raw}")
         if self.shard_samples is not None and self.shard_samples < 1:
             raise ValueError(f"shard_samples must be positive, got {self.shard_samples}")
@@ -72,30 +74,41 @@ class ShardOptions:
         if self.subsampling is not None and self.subsampling not in SUBSAMPLINGS:
             raise ValueError(f"subsampling must be one of {', '.join(SUBSAMPLINGS)}, got {self.subsampling!r}")
         rewriting = [name for name in ("max_side", "quality", "subsampling") if getattr(self, name) is not None]
-        if self.raw is not False and rewriting:
+        if is_raw and rewriting:
             raise ValueError(f"{rewriting[0]} must be left out for raw pixels, got {getattr(self, rewriting[0])}")
-        rewriting += ["raw"] if self.raw is not False else []
+        rewriting += ["raw"] if is_raw else []
         rewriting += ["normalize"] if self.normalize else []
         if rewriting and not self.check:
             raise ValueError(f"check must be True with {rewriting[0]}, got False; those images are decoded whole")
 
 
 def fitting(source: Source, options: ShardOptions) -> ShardOptions:
-    """The options, but raw for a source that holds pixels of one size and no image files.
+    """The options, with `raw` decided: the size of a source that holds pixels and no image files, else False.
 
     Raises:
-        ValueError: if its images are not to be looked at.
+        ValueError: if a source of pixels is not to be looked at.
     """
-    raw_shape = getattr(source, "raw_shape", None)
-    if raw_shape is None or options.raw is not False:
+    if holds_pixels(source) and not options.check:
+        raise ValueError("check must be True for a source of pixels, got False; there is no header to look at instead")
+    if options.raw is not None:
         return options
+    raw_shape = getattr(source, "raw_shape", None)
+    if raw_shape is None or any(
+        value is not None for value in (options.max_side, options.quality, options.subsampling)
+    ):
+        return replace(options, raw=False)
     return replace(options, raw=tuple(raw_shape[:2]))
+
+
+def holds_pixels(source: Source) -> bool:
+    """Whether a source has pixels that are no image files: arrays, or a raw shard set."""
+    return source.format in ARRAY_FORMATS or getattr(source, "raw_shape", None) is not None
 
 
 def rewrites(source: Source, options: ShardOptions) -> bool:
     """Whether image files are encoded anew, some or all of them."""
     asked = (options.max_side, options.quality, options.subsampling)
-    return options.normalize or source.format in ARRAY_FORMATS or any(value is not None for value in asked)
+    return options.normalize or holds_pixels(source) or any(value is not None for value in asked)
 
 
 def samples_per_shard(options: ShardOptions, total: int) -> int:
@@ -135,7 +148,7 @@ def shard_jobs(source: Source, extents: Extents, options: ShardOptions, folder: 
         quality=options.quality,
         subsampling=options.subsampling,
         normalize=options.normalize,
-        is_array=source.format in ARRAY_FORMATS and options.raw is False,
+        is_array=holds_pixels(source) and options.raw is False,
     )
     step = samples_per_shard(options, total)
     for number, first in enumerate(range(0, total, step)):
@@ -164,7 +177,7 @@ def _raw_shape(source: Source, extents: Extents, options: ShardOptions) -> tuple
     """Height and width that every image must have; that of the first good image unless given."""
     if isinstance(options.raw, tuple):
         return options.raw
-    if options.raw is False:
+    if options.raw is None or options.raw is False:
         return None
     if options.raw is not True:
         return options.raw, options.raw

@@ -28,7 +28,13 @@ def parquet_files(path: Path) -> list[Path]:
             if file.read(4) == b"PAR1":
                 return [path]
         return []
-    return sorted(file for file in path.rglob("*.parquet") if file.is_file() and not file.name.startswith("."))
+    found = (  # Path.rglob takes five times as long, and most folders hold a million images instead
+        Path(folder, name)
+        for folder, _, names in os.walk(path)
+        for name in names
+        if name.endswith(".parquet") and not name.startswith(".")
+    )
+    return sorted(file for file in found if file.is_file())
 
 
 def split_of(file: Path, root: Path) -> str | None:

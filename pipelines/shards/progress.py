@@ -7,9 +7,7 @@ from typing import TextIO
 from tqdm import tqdm
 
 _LINE_EVERY_S = 10.0  # in a log, where a bar would write a line per update
-_UNITS: dict[str, str] = dict.fromkeys(
-    ("fetching", "reading", "copying"), "files"
-)  # what other stages count are images
+_UNITS = {"fetching": "files", "reading": "files", "copying": "files"}  # what other stages count are images
 _TROUBLE = {"converting": "bad", "verifying": "problems", "verifying again": "problems"}
 
 

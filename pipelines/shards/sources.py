@@ -20,7 +20,7 @@ from .idx import idx_image_files, open_idx
 from .npy import is_npy, is_npz, open_npy
 from .parquet import ParquetSource, parquet_files
 from .shard_set import is_shard_set, load
-from .spool import Extents, FileStamp, name_below, stamp_of
+from .spool import Extents, FileStamp
 
 SOURCE_FORMATS = ("auto", "folder", "parquet", "imagenet", "tar", "cifar", "idx", "npz", "npy", *CONTAINERS)
 ARRAY_FORMATS = ("cifar", "idx", "npz", "npy")  # pixels, not image files
@@ -85,15 +85,18 @@ class FolderSource:
 
     def stamps(self) -> list[FileStamp]:
         """See `Source`."""
-        return [stamp_of(path, self.root) for path in self._paths]
+        start = len(os.path.join(self.root, ""))  # noqa: PTH118 - with a separator behind it
+        found = ((path[start:], os.stat(path)) for path in self._paths)  # noqa: PTH116 - as `stamp_of`, for millions
+        return [FileStamp(name, status.st_size, status.st_mtime_ns) for name, status in found]
 
     def names(self, rows: Sequence[int]) -> list[str]:
         """Paths inside the folder."""
-        return [name_below(self._paths[row], self.root) for row in rows]
+        start = len(os.path.join(self.root, ""))  # noqa: PTH118
+        return [self._paths[row][start:] for row in rows]
 
     def extents(self, work: Path, executor: Executor | None, report: Callable[[int, int], None]) -> Extents:
         """Every file whole."""
-        sizes = np.array([stamp.size for stamp in self.stamps()], dtype=np.int64)
+        sizes = np.array([os.stat(path).st_size for path in self._paths], dtype=np.int64)  # noqa: PTH116
         return Extents(self._paths, np.arange(len(sizes)), np.zeros(len(sizes), np.int64), sizes)
 
 

@@ -44,12 +44,8 @@ class FileStamp(NamedTuple):
 def stamp_of(path: str | os.PathLike[str], root: Path) -> FileStamp:
     """Stamp of a file below `root`, or of `root` itself."""
     status = os.stat(path)  # noqa: PTH116 - a Path for each of millions of files would cost seconds
-    return FileStamp(name_below(path, root), status.st_size, status.st_mtime_ns)
-
-
-def name_below(path: str | os.PathLike[str], root: Path) -> str:
-    """Path of a file inside `root`; the name of `root` itself."""
-    return os.fspath(path)[len(os.fspath(root)) :].lstrip("/") or root.name
+    name = os.fspath(path)[len(os.fspath(root)) :].lstrip("/") or root.name
+    return FileStamp(name, status.st_size, status.st_mtime_ns)
 
 
 def spool_column(source: Path, column: str, spool: Path) -> Path:

@@ -11,7 +11,8 @@ from .container import FileReader, Place, Problem
 BLOCK = 512  # bytes of a header, and what members are padded to
 RECORD = 20 * BLOCK  # tar files end at a multiple of this, as GNU tar and tarfile write them
 _OWNER = b"0000644\0" + b"0000000\0" * 2  # mode, user, group
-_TAIL = b"0" + bytes(100) + b"ustar\0" + b"00" + bytes(64) + b"0000000\0" * 2  # type, no link, no names, no device
+_TAIL = (b"0" + bytes(100) + b"ustar\0" + b"00" + bytes(64) + b"0000000\0" * 2).ljust(356, b"\0")  # type, then nothing
+_CONSTANT_SUM = sum(_OWNER) + sum(b"0" * 11) + sum(b" " * 8) + sum(_TAIL)  # the checksum counts itself as blanks
 _CHECKSUM = slice(148, 156)
 _LONGEST_NAME = 1 << 16  # bytes of a GNU long name
 _LONGEST_PAX = 1 << 20  # bytes of a PAX header
@@ -58,11 +59,9 @@ def tar_header(name: str, size: int) -> bytes:
         raise ValueError(f"name must be 1 to 100 ASCII characters, got {name!r}")
     if not 0 <= size < 8**11:
         raise ValueError(f"size must be below 8 GiB for a USTAR member, got {size}")
-    size_and_time = b"%011o\0" % size + b"00000000000\0"
-    head = name.encode().ljust(100, b"\0") + _OWNER + size_and_time
-    header = bytearray((head + b" " * 8 + _TAIL).ljust(BLOCK, b"\0"))  # the checksum counts itself as blanks
-    header[_CHECKSUM] = b"%06o\0 " % sum(header)
-    return bytes(header)
+    encoded, digits = name.encode(), b"%011o" % size
+    checksum = _CONSTANT_SUM + sum(encoded) + sum(digits)
+    return b"%b%b%b\x0000000000000\0%06o\0 %b" % (encoded.ljust(100, b"\0"), _OWNER, digits, checksum, _TAIL)
 
 
 def tar_members(path: Path, within: TarMember | None = None) -> Iterator[TarMember | Problem]:

@@ -48,13 +48,17 @@ class ShardWriter:
             Member("label", sample.label.to_bytes(4, "little")),
             Member("name", os.fsencode(sample.name)),
         )
-        places, fields = [], []
+        places, fields, pieces = [], [], []
+        offset = self._file.offset
         for extension, data in members:
-            name = f"{sample.key:08d}.{extension}"
-            place = Place(self._file.offset + BLOCK, len(data))
-            self._file.write(tar_header(name, len(data)), data, bytes(-len(data) % BLOCK))
-            places.append(place)
-            fields.append(f"{extension} {place.offset} {place.size} {name}")
+            name, size = f"{sample.key:08d}.{extension}", len(data)
+            offset += BLOCK
+            pieces += [tar_header(name, size), data, bytes(-size % BLOCK)]
+            places.append(Place(offset, size))
+            fields.append(f"{extension} {offset} {size} {name}")
+            offset += size + -size % BLOCK
+        # The image is too large to be worth a copy, the rest too small to be worth a call each.
+        self._file.write(pieces[0], pieces[1], b"".join(pieces[2:]))
         self._index.append(" ".join(fields))
         return Placed(places[0], places[-1])
 

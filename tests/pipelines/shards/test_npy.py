@@ -3,6 +3,7 @@ import zipfile
 
 import numpy as np
 import pytest
+from PIL import Image
 from softfeed.pipelines.shards.convert import convert
 from softfeed.pipelines.shards.layout import ShardOptions
 from softfeed.pipelines.shards.shard_set import load
@@ -156,3 +157,24 @@ def test_damaged_files_are_refused(tmp_path, damage):
     path.write_bytes(data[:-10] if damage == "cut" else data)
     with pytest.raises(ValueError, match=r"(npz file must be a whole zip|array must have shape), got .*"):
         convert(path, tmp_path / "out", workers=1)
+
+
+@pytest.mark.parametrize("shape", [(9, 5, 7), (9, 5, 7, 3)])
+def test_pixels_are_raw_unless_files_are_asked_for(tmp_path, stored, shape):
+    images = _images(shape)
+    np.savez(tmp_path / "x.npz", images=images, labels=np.zeros(9, int))
+    convert(tmp_path / "x.npz", tmp_path / "raw", workers=1)
+    convert(tmp_path / "x.npz", tmp_path / "files", ShardOptions(raw=False), workers=1)
+    assert load(tmp_path / "raw").manifest.raw_shape == (5, 7, 3)
+    assert load(tmp_path / "files").manifest.raw_shape is None
+    raw, files = stored(tmp_path / "raw"), stored(tmp_path / "files")
+    assert [name for name, _, _ in raw] == [name for name, _, _ in files]
+    for pixels, expected, (_, _, file) in zip((data for _, _, data in raw), _rgb(images), files, strict=True):
+        assert file.startswith(b"\x89PNG")
+        assert Image.open(io.BytesIO(file)).convert("RGB").tobytes() == pixels == expected
+
+
+def test_arrays_must_be_looked_at(tmp_path):
+    np.savez(tmp_path / "x.npz", images=_images((4, 6, 6)), labels=np.zeros(4, int))
+    with pytest.raises(ValueError, match="check must be True for a source of pixels, got False"):
+        convert(tmp_path / "x.npz", tmp_path / "set", ShardOptions(check=False), workers=1)

@@ -9,13 +9,15 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from . import presets
+    from .augmix import AugMix
     from .crops import CenterCrop, PadCrop, RandomResizedCrop, SoftCrop, SoftShift
     from .faults import ErrorBudgetError
     from .loader import Loader
     from .masks import Cutout, GridMask, HideAndSeek, RandomErasing
+    from .mixing import CopyPaste, CutMix, Mixup, Mosaic
     from .mollify import AdditiveNoise, Mollify
     from .occlusion import Occlude
-    from .policies import RandAugment, TrivialAugment
+    from .policies import AutoAugment, RandAugment, TrivialAugment
     from .reading import ReadError
     from .recipe import Flip, Normalize, Recipe
     from .schedules import Cosine, Linear, StepDecay
@@ -23,8 +25,12 @@ if TYPE_CHECKING:
 
 __all__ = [
     "AdditiveNoise",
+    "AugMix",
+    "AutoAugment",
     "CenterCrop",
+    "CopyPaste",
     "Cosine",
+    "CutMix",
     "Cutout",
     "ErrorBudgetError",
     "Flip",
@@ -33,7 +39,9 @@ __all__ = [
     "HideAndSeek",
     "Linear",
     "Loader",
+    "Mixup",
     "Mollify",
+    "Mosaic",
     "Normalize",
     "Occlude",
     "PadCrop",
@@ -52,8 +60,12 @@ __all__ = [
 
 _MODULES = {
     "AdditiveNoise": "mollify",
+    "AugMix": "augmix",
+    "AutoAugment": "policies",
     "CenterCrop": "crops",
+    "CopyPaste": "mixing",
     "Cosine": "schedules",
+    "CutMix": "mixing",
     "Cutout": "masks",
     "ErrorBudgetError": "faults",
     "Flip": "recipe",
@@ -62,7 +74,9 @@ _MODULES = {
     "HideAndSeek": "masks",
     "Linear": "schedules",
     "Loader": "loader",
+    "Mixup": "mixing",
     "Mollify": "mollify",
+    "Mosaic": "mixing",
     "Normalize": "recipe",
     "Occlude": "occlusion",
     "PadCrop": "crops",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import namedtuple
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,7 @@ import torch
 
 from .. import softops
 from ..softops import Window
-from .mollify import Mollifier
+from .finishing import Finisher
 from .output import Output
 from .plan import Plan
 from .recipe import Recipe
@@ -19,7 +20,7 @@ from .sources import Source
 
 def finished_by_graph(recipe: Recipe) -> bool:
     """Whether nothing touches a recipe's images after the graph."""
-    return recipe.noise is None and recipe.mollify is None
+    return recipe.mix is None and recipe.noise is None and recipe.mollify is None
 
 
 class BatchBuilder:
@@ -31,9 +32,11 @@ class BatchBuilder:
         size: Side of the images in pixels.
         device: Where batches lie.
         output: Type and layout of the images.
-        soft: Whether labels and confidence become soft targets.
-        index: Whether batches tell the samples' positions in the data set.
-        details: Whether batches tell what was drawn.
+        threads: CPU threads for what is done after the graph, >= 1.
+        softening: What confidences soften in soft targets, one of `softops.SOFTENINGS`; None for labels and
+            confidences.
+        extra: What batches tell on request: "index", the samples' positions in the data set, and "details", what was
+            drawn.
     """
 
     def __init__(
@@ -44,16 +47,15 @@ class BatchBuilder:
         device: torch.device,
         output: Output,
         *,
-        soft: bool,
-        index: bool,
-        details: bool,
+        threads: int,
+        softening: str | None,
+        extra: Sequence[str],
     ) -> None:
-        self._source, self._recipe, self._device, self._soft = source, recipe, device, soft
+        self._source, self._recipe, self._device, self._softening = source, recipe, device, softening
         self._output = output
-        self._mollifier = None if finished_by_graph(recipe) else Mollifier(size, device)
-        extra = {"iou": recipe.views > 1, "index": index, "details": details}
-        self._extra = [name for name, wanted in extra.items() if wanted]
-        names = ["images", *(["targets"] if soft else ["labels", "confidence"]), *self._extra]
+        self._finisher = None if finished_by_graph(recipe) else Finisher(size, device, threads)
+        self._extra = [*(["iou"] if recipe.views > 1 else []), *extra]
+        names = ["images", *(["targets"] if softening else ["labels", "confidence"]), *self._extra]
         self._type = namedtuple("Batch", names)
 
     def build(self, images: torch.Tensor, plan: Plan, index: np.ndarray) -> Any:
@@ -64,17 +66,14 @@ class BatchBuilder:
             plan: Its numbers.
             index: The samples, int64 (N,).
         """
-        images = self._output.channels_second(images)
-        self._degrade(images, plan)
+        images = self._finished(self._output.channels_second(images), plan)
         images = images.to(self._output.dtype)  # keeps the layout; no copy where the graph has written that type
-        num_classes = len(self._source.classes)
         labels = torch.from_numpy(self._source.labels[index])
-        confidence = self._by_view(torch.from_numpy(softops.confidence(plan.certainty, num_classes)))
-        if self._soft:
-            labels = labels.expand(confidence.shape)
-            fields = [softops.weighted_targets(labels, confidence, num_classes)]
+        if self._softening:
+            fields = [self._by_view(self._targets(labels.repeat(plan.views), plan))]
         else:
-            fields = [labels, confidence]
+            confidence = softops.confidence(plan.certainty, len(self._source.classes))
+            fields = [labels, self._by_view(torch.from_numpy(confidence))]
         if "iou" in self._extra:
             fields.append(torch.from_numpy(self._overlaps(plan.window)))
         if "index" in self._extra:
@@ -84,14 +83,44 @@ class BatchBuilder:
             fields.append({name: self._by_view(array) for name, array in plan.details().items()})
         return self._type(*fields)
 
-    def _degrade(self, images: torch.Tensor, plan: Plan) -> None:
-        if self._mollifier is None:
-            return
+    def _finished(self, images: torch.Tensor, plan: Plan) -> torch.Tensor:
+        """The steps that come after the graph."""
+        if self._finisher is None:
+            return images
+        if plan.mixing is not None:
+            images = self._finisher.mix(images, plan.mixing)
         if self._recipe.noise is not None and plan.noise is not None:
             amplitude, seeds = plan.noise
-            self._mollifier.add_noise(images, amplitude * np.float32(self._recipe.noise.pixel_sigma), seeds)
+            self._finisher.add_noise(images, amplitude * np.float32(self._recipe.noise.pixel_sigma), seeds)
         if plan.mollification is not None:
-            self._mollifier.mollify(images, plan.mollification)
+            self._finisher.mollify(images, plan.mollification)
+        return images
+
+    def _targets(self, labels: torch.Tensor, plan: Plan) -> torch.Tensor:
+        """Soft targets, float32 (V * N, K), or (V * N, K + 1) with an extra class.
+
+        Args:
+            labels: int64 (V * N,).
+            plan: The batch's numbers.
+        """
+        targets = self._weighted(labels, plan.certainty)
+        if plan.mixing is not None and plan.mixed_certainty is not None:
+            share, rows = torch.from_numpy(plan.mixing.share), torch.from_numpy(plan.mixing.row)
+            targets = torch.zeros_like(targets)
+            for column in range(rows.shape[1]):
+                brought = self._weighted(labels[rows[:, column]], plan.mixed_certainty[:, column])
+                targets += share[:, column, None] * brought
+        if plan.gamma is not None and self._recipe.mollify is not None:
+            gamma, label = torch.from_numpy(plan.gamma), self._recipe.mollify.label
+            targets = softops.mollified_targets(targets, targets.sum(dim=1), gamma, label=label)
+        return targets
+
+    def _weighted(self, labels: torch.Tensor, certainty: np.ndarray) -> torch.Tensor:
+        """Targets w * q of samples by themselves."""
+        assert self._softening is not None
+        num_classes = len(self._source.classes)
+        confidence = torch.from_numpy(softops.confidence(certainty, num_classes))
+        return softops.weighted_targets(labels, confidence, num_classes, softening=self._softening)
 
     def _by_view(self, array: Any) -> Any:
         """(V * N, ...) as (V, N, ...) where there are several views."""

@@ -1,10 +1,9 @@
 """DCT blur: the heat equation on an image, solved in the cosine basis (SM: Heinonen et al., supervised mollification).
 
-`exp(-tau Lambda)` factorises over the axes, so blurring is `Y = A X B^T` with one symmetric matrix per axis. For a wide
-blur only the lowest frequencies survive, and `A = V_r diag(e) V_r^T` with few columns is cheaper than `A` itself.
-
-This is done by torch on the finished batch and not in the DALI graph: as two passes of `fn.filter` with per-sample
-kernels, the cost grows with the width of the blur (`python -m softfeed.benchmarks.alternatives` has both).
+This is done on the finished batch and not in the DALI graph: as two passes of `fn.filter` with per-sample kernels, the
+cost grows with the width of the blur (`python -m softfeed.benchmarks.alternatives` has both). On a CPU the cosine
+transform itself is the cheapest exact way; on a GPU, where `exp(-tau Lambda)` factorises over the axes as well, it is
+two products of the whole batch with symmetric matrices, `Y = A X B`.
 """
 
 from __future__ import annotations
@@ -13,6 +12,7 @@ import math
 
 import numpy as np
 import torch
+from scipy import fft
 
 from ..softops.mollification import blur_sigma
 
@@ -40,19 +40,38 @@ class DctBlur:
         height: Height of the images in pixels, >= 1.
         width: Width of the images in pixels, >= 1.
         strengths: The table of t, float32 (L,) in [0, 1].
-        device: Where the images lie.
     """
 
-    def __init__(self, height: int, width: int, strengths: np.ndarray, device: torch.device) -> None:
-        sigma = blur_sigma(np.asarray(strengths, np.float64), width)
-        self._tau = sigma**2 / 2
-        self._sides = (height, width)
-        self._bases = {side: cosine_basis(side) for side in {height, width}}
-        self._device = device
-        self._matrices: dict[tuple[int, int], torch.Tensor] = {}
+    def __init__(self, height: int, width: int, strengths: np.ndarray) -> None:
+        tau = blur_sigma(np.asarray(strengths, np.float64), width) ** 2 / 2
+        self._height, self._width = height, width
+        self._decay = {
+            side: np.exp(-tau[:, None] * (math.pi * np.arange(side) / side) ** 2).astype(np.float32)
+            for side in {height, width}
+        }
+        self._matrices: dict[tuple[int, int, torch.device], torch.Tensor] = {}
 
-    def __call__(self, images: torch.Tensor, levels: np.ndarray) -> torch.Tensor:
-        """Blur images.
+    def image(self, image: np.ndarray, level: int) -> np.ndarray:
+        """Blur one image by its cosine transform.
+
+        Args:
+            image: float32 (C, height, width).
+            level: Row of the table of strengths.
+
+        Returns:
+            float32 of the shape of `image`.
+        """
+        down, across = self._decay[self._height][level], self._decay[self._width][level]
+        # a wide blur leaves few frequencies, and the two middle transforms then have as few rows to go through
+        survive = int(np.count_nonzero(down >= _NEGLIGIBLE))
+        rows = fft.dct(image, axis=1, norm="ortho")[:, :survive] * down[:survive, None]
+        rows = fft.dct(rows, axis=2, norm="ortho", overwrite_x=True)
+        rows *= across
+        rows = fft.idct(rows, axis=2, norm="ortho", overwrite_x=True)
+        return fft.idct(rows, n=self._height, axis=1, norm="ortho")
+
+    def batch(self, images: torch.Tensor, levels: np.ndarray) -> torch.Tensor:
+        """Blur images by products of matrices, on their device.
 
         Args:
             images: float32 (M, C, height, width).
@@ -61,42 +80,17 @@ class DctBlur:
         Returns:
             float32 of the shape of `images`.
         """
-        if self._device.type == "cpu":
-            return torch.stack([self._one(image, int(level)) for image, level in zip(images, levels, strict=True)])
-        # A GPU is quicker with two products of the whole batch than with the cheaper ones of each image.
-        down, across = (torch.stack([self._matrix(side, int(level)) for level in levels]) for side in self._sides)
+        down, across = (
+            torch.stack([self._matrix(side, level, images.device) for level in levels.tolist()])
+            for side in (self._height, self._width)
+        )
         return torch.matmul(torch.matmul(down[:, None], images), across[:, None])
 
-    def _decay(self, side: int, level: int) -> np.ndarray:
-        return np.exp(-self._tau[level] * (math.pi * np.arange(side) / side) ** 2)
-
-    def _matrix(self, side: int, level: int) -> torch.Tensor:
+    def _matrix(self, side: int, level: int, device: torch.device) -> torch.Tensor:
         """The symmetric matrix that blurs along an axis, float32 (side, side)."""
-        matrix = self._matrices.get((side, level))
-        if matrix is None:
-            basis = self._bases[side]
-            matrix = torch.from_numpy((basis * self._decay(side, level)) @ basis.T).float().to(self._device)
-            self._matrices[side, level] = matrix
-        return matrix
-
-    def _one(self, image: torch.Tensor, level: int) -> torch.Tensor:
-        height, width = self._sides
-        down, across = (self._low_frequencies(side, level) for side in self._sides)
-        if down is None or across is None:
-            return self._matrix(height, level) @ image @ self._matrix(width, level)
-        # amplitudes of the frequencies that survive, each already reduced by half of its decay
-        amplitudes = down.mT @ image @ across
-        return down @ amplitudes @ across.mT
-
-    def _low_frequencies(self, side: int, level: int) -> torch.Tensor | None:
-        """Columns of the basis that survive, times the root of their decay; None if they are too many to pay."""
-        decay = self._decay(side, level)
-        count = int((decay >= _NEGLIGIBLE).sum())
-        if count > side * 3 // 8:
-            return None
-        key = (-side, level)  # beside the full matrices, which have positive keys
-        columns = self._matrices.get(key)
-        if columns is None:
-            columns = torch.from_numpy(self._bases[side][:, :count] * np.sqrt(decay[:count])).float().to(self._device)
-            self._matrices[key] = columns
-        return columns
+        key = (side, level, device)
+        if key not in self._matrices:
+            basis = cosine_basis(side)
+            matrix = (basis * self._decay[side][level]) @ basis.T
+            self._matrices[key] = torch.from_numpy(matrix).float().to(device)
+        return self._matrices[key]

@@ -43,14 +43,15 @@ class Draws:
         rows: Which of the samples draw, int64 (M,) in [0, samples); None for all. The others' draws stay as they are.
 
     Attributes:
+        views: Versions of each sample.
         count: Columns of the draws: the samples' first version, then their second, and so on.
     """
 
     def __init__(
         self, seed: int, epoch: int, start: int, samples: int, views: int = 1, *, rows: np.ndarray | None = None
     ) -> None:
-        self._seed, self._epoch, self._start, self._samples, self._views = seed, epoch, start, samples, views
-        self._rows = rows
+        self._seed, self._epoch, self._start, self._samples = seed, epoch, start, samples
+        self._rows, self.views = rows, views
         self.count = (samples if rows is None else len(rows)) * views
 
     def uniform(self, purpose: str, width: int) -> np.ndarray:
@@ -76,6 +77,12 @@ class Draws:
         """Draws from Beta(alpha, beta), float32 (count,) in [0, 1], by inverting the distribution function."""
         return special.betaincinv(alpha, beta, self._uniform64(purpose, 1)[0]).astype(np.float32)
 
+    def dirichlet(self, purpose: str, alpha: float, width: int) -> np.ndarray:
+        """Draws from the Dirichlet distribution, all parameters `alpha`: float32 (width, count), columns sum to 1."""
+        # + half a step: all draws of a sample may be 0
+        gamma = special.gammaincinv(alpha, self._uniform64(purpose, width) + 2.0**-54)
+        return (gamma / gamma.sum(axis=0)).astype(np.float32)
+
     def choice(self, purpose: str, weights: Sequence[float]) -> np.ndarray:
         """Positions in `weights`, each drawn with its share of their sum, int64 (count,)."""
         ends = np.cumsum(weights, dtype=np.float64)
@@ -87,7 +94,7 @@ class Draws:
         return (self._uniform64(purpose, 1)[0] * 2.0**53).astype(np.int64)
 
     def _uniform64(self, purpose: str, width: int) -> np.ndarray:
-        views = [purpose, *(f"{purpose} of view {view}" for view in range(1, self._views))]
+        views = [purpose, *(f"{purpose} of view {view}" for view in range(1, self.views))]
         return np.concatenate([self._of_one_view(view, width) for view in views], axis=1)
 
     def _of_one_view(self, purpose: str, width: int) -> np.ndarray:

@@ -17,7 +17,6 @@ from .cropping import normalized, on_canvas, placed, resized, shifted, way
 from .decoder import Decoder, visible_part
 from .occlusion import occlusion_stage
 from .output import Output
-from .policies import policy_stage
 from .recipe import Recipe
 
 _TYPES = {np.dtype(np.float32): types.DALIDataType.FLOAT, np.dtype(np.int32): types.DALIDataType.INT32}
@@ -118,7 +117,7 @@ def _stages(
             images = after["resize"] = resized(images, inputs)
         if recipe.policy is not None:
             images = on_canvas(images, inputs, recipe.normalize, size=size)
-            images = after["policy"] = policy_stage(images, recipe.policy, inputs, size=size)
+            images = after["policy"] = recipe.policy.apply(images, inputs, size=size)
             images = after["normalise"] = normalized(images, inputs, recipe.normalize, output)
         else:
             images = after["normalise"] = placed(images, inputs, recipe.normalize, output, size=size)

@@ -13,6 +13,8 @@ import torch
 from nvidia.dali.pipeline import Pipeline
 
 from . import checks, fingerprint, state
+from .. import softops
+from . import checks
 from .batches import BatchBuilder, finished_by_graph
 from .crops import CenterCrop
 from .decoder import HW_DECODER_LOAD, decoder_for
@@ -47,7 +49,8 @@ class Loader:
     - `images`: (N, 3, S, S), normalised, of type `dtype`;
     - `labels`: int64 (N,), and `confidence`: float32 (N,) in [1/K, 1], the probability that the target should put on
       the label (SA Eq. 7, multiplied over the steps); or, with `targets="soft"`, one field `targets` in their place:
-      float32 (N, K), the unnormalised target `w * q` that any cross-entropy with probability targets takes (SA Eq. 6);
+      float32 (N, K), the unnormalised target `w * q` that any cross-entropy with probability targets takes (SA Eq. 6),
+      or (N, K + 1) with a mollification that adds a class;
     - `iou` with several views: float32 (V, V, N), intersection over union of the windows of each pair of views;
     - `index` on request: int64 (N,), the samples' positions in the data set;
     - `details` on request: what was drawn, a dictionary of numpy arrays, see `plan.Plan.details`.
@@ -67,9 +70,12 @@ class Loader:
         device: "cpu", "cuda", "cuda:1"...; None is the GPU if there is one, else the CPU.
         shuffle: Whether each epoch has a new order; None shuffles for a training recipe only.
         last_batch: "drop", "fill" or "keep", see `partition`; None drops for training and keeps for evaluation.
-        targets: "confidence" or "soft", see above.
+        targets: "confidence" or "soft", see above; a recipe that mixes samples, or whose mollification does not just
+            smooth labels, needs "soft".
+        softening: What confidences do to soft targets: "target-weight" softens the target and weights the sample (SA
+            Eq. 6), "target" (Eq. 4) and "weight" (Eq. 5) do one of both, "none" neither.
         dtype: Type of the images: torch.float32, torch.float16 or torch.bfloat16. The graph writes float32 and float16
-            itself; bfloat16, and half precision of recipes with noise or mollification, which compute in float32, is
+            itself; bfloat16, and half precision of recipes that mix, add noise or mollify, which compute in float32, is
             rounded to by torch, on the device, at the end.
         channels_last: Whether images lie in memory as torch.channels_last; written so by the graph, without a copy.
         index: Whether batches tell the samples' positions in the data set.
@@ -118,6 +124,7 @@ class Loader:
         shuffle: bool | None = None,
         last_batch: str | None = None,
         targets: str = "confidence",
+        softening: str = "target-weight",
         dtype: torch.dtype = torch.float32,
         channels_last: bool = False,
         index: bool = False,
@@ -136,6 +143,12 @@ class Loader:
         for name, value in (("batch_size", batch_size), ("image_size", image_size), ("prefetch", prefetch)):
             checks.whole(name, value)
         checks.choice("targets", targets, TARGETS)
+        checks.choice("softening", softening, softops.SOFTENINGS)
+        if recipe.needs_targets and targets != "soft":
+            raise ValueError(
+                f"targets must be 'soft' for a recipe that mixes samples or labels in its own way, got {targets!r} "
+                f"with mix={recipe.mix} and mollify={recipe.mollify}"
+            )
         self.recipe, self.batch_size, self.image_size, self.seed = recipe, batch_size, image_size, seed
         self.device = pick_device(device)
         self._source = open_source(data)
@@ -147,12 +160,19 @@ class Loader:
         self.drop_last = last_batch == "drop"
         self._length = len(self._steps_from(0))
         output = Output(dtype, channels_last)
-        self._batches = BatchBuilder(
-            self._source, recipe, image_size, self.device, output, soft=targets == "soft", index=index, details=details
-        )
         self._graph_output = output.of_graph(last=finished_by_graph(recipe))
         threads = default_threads(raw=self._source.raw_shape is not None) if num_threads is None else num_threads
         checks.whole("num_threads", threads)
+        self._batches = BatchBuilder(
+            self._source,
+            recipe,
+            image_size,
+            self.device,
+            output,
+            threads=threads,
+            softening=softening if targets == "soft" else None,
+            extra=[name for name, wanted in (("index", index), ("details", details)) if wanted],
+        )
         device_id = None if self.device.type == "cpu" else self.device.index
         images = batch_size * recipe.views
         decoder = decoder_for(self._source, self.device, images, hw_decoder_load=hw_decoder_load, roi_decode=roi_decode)
@@ -206,6 +226,11 @@ class Loader:
     def num_classes(self) -> int:
         """K, the number of classes."""
         return len(self._source.classes)
+
+    @property
+    def num_targets(self) -> int:
+        """Columns of soft targets, which is what a model should give: K, or K + 1 with an extra class."""
+        return self.num_classes + self.recipe.extra_classes
 
     @property
     def num_samples(self) -> int:

@@ -1,8 +1,8 @@
 """The mollify and noise slots: what is done to finished, normalised images, and what that leaves of their labels.
 
-These steps run in torch on the batch that the graph hands over, in place, on its device. Their numbers are drawn with
-the others of the batch. The noise of the pixels comes from a generator that is seeded per sample, so that a sample has
-the same noise whatever batch it is in; on a GPU it is seeded per batch, and the noise repeats with the same batches.
+Their numbers are drawn with the others of the batch; `degrading` applies them to the batch that the graph hands over.
+The noise of the pixels comes from a generator that is seeded per sample, so that a sample has the same noise whatever
+batch it is in; on a GPU it is seeded per batch, and the noise repeats with the same batches.
 """
 
 from __future__ import annotations
@@ -11,12 +11,10 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
-import torch
 
 from .. import softops
 from ..softops import mollification
 from . import checks
-from .blur import DctBlur
 from .draws import Draws
 from .schedules import Scheduled, check_reached, reached, turns, value_at
 
@@ -47,6 +45,10 @@ class Mollify:
         beta: Second parameter, > 0.
         noise_power: k of the noise's certainty, > 0.
         blur_power: k of the blur's certainty, > 0.
+        label: What becomes of the label, with gamma the certainty that is lost: "smooth" spreads gamma over all
+            classes, as every degradation does; "degrade" scales the target by 1 - gamma; "add" gives gamma to an extra
+            class beside the target, and "add+smooth" takes it from the target. All but "smooth" need a loader with
+            soft targets, and the extra class a model with one more output.
     """
 
     clean: Scheduled = 1.0
@@ -57,6 +59,7 @@ class Mollify:
     beta: Scheduled = 2.0
     noise_power: float = 1.0
     blur_power: float = 1.0
+    label: str = "smooth"
 
     def __post_init__(self) -> None:
         for role in ROLES:
@@ -70,6 +73,7 @@ class Mollify:
                 )
         for name in ("alpha", "beta", "noise_power", "blur_power"):
             check_reached(checks.positive, name, getattr(self, name))
+        checks.choice("label", self.label, mollification.LABELS)
 
     def weights(self, epoch: float) -> tuple[float, ...]:
         """Weights of the roles at a time in epochs, in the order of ROLES."""
@@ -129,52 +133,3 @@ class AdditiveNoise:
 def strengths() -> np.ndarray:
     """The table of strengths t, float32 (LEVELS,) from 0 to 1."""
     return np.linspace(0, 1, LEVELS, dtype=np.float32)
-
-
-class Mollifier:
-    """Applies noise and mollification to batches of one image size on one device.
-
-    Args:
-        size: Side of the images in pixels.
-        device: Where they lie.
-    """
-
-    def __init__(self, size: int, device: torch.device) -> None:
-        self._device = device
-        self._generator = torch.Generator(device)
-        self._blur = DctBlur(size, size, strengths(), device)
-
-    def add_noise(self, images: torch.Tensor, scale: np.ndarray, seeds: np.ndarray) -> None:
-        """Add normal noise of standard deviation `scale` to each of the images, float32 (N, 3, S, S), in place."""
-        self._mix(images, np.arange(len(images)), np.ones_like(scale), scale, seeds)
-
-    def mollify(self, images: torch.Tensor, numbers: Mollification) -> None:
-        """Do to each of the images, float32 (N, 3, S, S), what its role says, in place."""
-        t = strengths()[numbers.level]
-        keep, add = mollification.noise_scales(t)
-        pure = numbers.role == ROLES.index("pure_noise")
-        rows = np.flatnonzero(pure | (numbers.role == ROLES.index("noise")))
-        keep, add = np.where(pure, np.float32(0), keep)[rows], np.where(pure, np.float32(1), add)[rows]
-        self._mix(images, rows, keep, add, numbers.seed[rows])
-        blurred = np.flatnonzero(numbers.role == ROLES.index("blur"))
-        if len(blurred):
-            where = torch.from_numpy(blurred).to(self._device)
-            images[where] = self._blur(images[where], numbers.level[blurred])
-
-    def _mix(
-        self, images: torch.Tensor, rows: np.ndarray, keep: np.ndarray, add: np.ndarray, seeds: np.ndarray
-    ) -> None:
-        """`keep * image + add * noise` for some rows, in place."""
-        if not len(rows):
-            return
-        if self._device.type == "cpu":
-            for row, image_share, noise_share, seed in zip(
-                rows, keep.tolist(), add.tolist(), seeds.tolist(), strict=True
-            ):
-                noise = torch.randn(images.shape[1:], generator=self._generator.manual_seed(seed))
-                images[row].mul_(image_share).add_(noise, alpha=noise_share)
-            return
-        where, shares, scales = (torch.from_numpy(array).to(self._device) for array in (rows, keep, add))
-        self._generator.manual_seed(int(seeds[0]))
-        noise = torch.randn((len(rows), *images.shape[1:]), generator=self._generator, device=self._device)
-        images[where] = images[where] * shares[:, None, None, None] + noise * scales[:, None, None, None]

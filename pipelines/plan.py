@@ -15,9 +15,9 @@ from .. import softops
 from .cropping import crop_numbers
 from .crops import Frame
 from .draws import Draws
+from .mixing import Mixing
 from .mollify import ROLES, Mollification, strengths
 from .occlusion import Patches, occlusion_numbers
-from .policies import policy_numbers
 from .recipe import Recipe
 
 
@@ -33,8 +33,13 @@ class Plan:
         visibility: float32 (N,) in [0, 1].
         flipped: bool (N,).
         patches: The occluding patches, or None.
+        mixing: How the images are made of several samples, or None.
+        mixed_certainty: Certainty of each of these J samples in the image, float32 (N, J); or None.
         noise: Amplitudes of the additive noise, float32 (N,), and seeds of its pixels, int64 (N,); or None.
         mollification: Roles and strengths of the mollification, or None.
+        gamma: Certainty that mollification takes by another way than `certainty`, float32 (N,); or None.
+        policy: What the policy drew, by name, or empty.
+        views: Versions of each sample, which follow each other.
     """
 
     inputs: dict[str, np.ndarray]
@@ -44,17 +49,29 @@ class Plan:
     visibility: np.ndarray
     flipped: np.ndarray
     patches: Patches | None
+    mixing: Mixing | None
+    mixed_certainty: np.ndarray | None
     noise: tuple[np.ndarray, np.ndarray] | None
     mollification: Mollification | None
+    gamma: np.ndarray | None
+    policy: dict[str, np.ndarray]
+    views: int
 
     def details(self) -> dict[str, np.ndarray]:
         """What was drawn, by name, one row per sample.
 
-        `window` and `placement` are (left, top, width, height), the one in source pixels, the other, which is the
-        window's visible part, in output pixels before the flip. `patches` are (left, top, width, height) of up to M
-        rectangles, int32 (N, M, 4) in output pixels, and `covered` the number of pixels that they cover.
+        - `certainty`: of the sample's own label, float32 (N,).
+        - `window` and `placement`: (left, top, width, height), the one in source pixels, the other, which is the
+          window's visible part, in output pixels before the flip.
+        - `patches`: (left, top, width, height) of up to M rectangles, int32 (N, M, 4) in output pixels, and `covered`,
+          the number of pixels that they cover.
+        - `mix_row`, `mix_share`: the J samples that an image shows, as rows of the batch, and their shares, (N, J);
+          `mix_box`: where, and from where, int32 (N, J, 6), see `mixing.Mixing`.
+        - `noise_amplitude`, `mollify_role`, `mollify_strength`, and `mollify_gamma` for other labels than smooth ones.
+        - `policy_operation_0`, `policy_magnitude_0`, `policy_sign_0` and so on, see `policies` and `augmix`.
         """
         details = {
+            "certainty": self.certainty,
             "window": np.stack(self.window, axis=1),
             "placement": np.stack(self.placement[4:], axis=1),
             "visibility": self.visibility,
@@ -63,13 +80,19 @@ class Plan:
         if self.patches is not None:
             details["patches"] = np.stack(self.patches, axis=2)
             details["covered"] = self.patches.covered()
+        if self.mixing is not None:
+            details["mix_row"] = self.mixing.row % (len(self.certainty) // self.views)
+            details["mix_share"] = self.mixing.share
+            if self.mixing.box is not None:
+                details["mix_box"] = self.mixing.box
         if self.noise is not None:
             details["noise_amplitude"] = self.noise[0]
         if self.mollification is not None:
             details["mollify_role"] = np.array(ROLES)[self.mollification.role]
             details["mollify_strength"] = strengths()[self.mollification.level]
-        policy = {name: array for name, array in self.inputs.items() if name.startswith("policy_")}
-        return details | policy
+        if self.gamma is not None:
+            details["mollify_gamma"] = self.gamma
+        return details | self.policy
 
 
 def plan(
@@ -95,19 +118,46 @@ def plan(
     if recipe.flip is not None:
         flipped = draws.uniform("flip", 1)[0] < recipe.flip.probability
     inputs = crop_numbers(recipe, frame, window, placement, flipped, raw=raw)
+    policy = {}
     if recipe.policy is not None:
-        inputs |= policy_numbers(recipe.policy, draws, epoch)
+        numbers = recipe.policy.numbers(draws, epoch)
+        inputs |= numbers
+        policy = recipe.policy.details(numbers)
     patches = None
     if recipe.occlude is not None:
         patches = recipe.occlude.patches(draws, size, epoch)
         inputs |= occlusion_numbers(patches)
         certainties.append(recipe.occlude.certainty(patches, size))
-    noise = mollification = None
+    mixing = None if recipe.mix is None else recipe.mix.draw(draws, size, epoch)
+    unmixed = len(certainties)  # what comes from here on is done to the mixed image
+    noise = mollification = gamma = None
     if recipe.noise is not None:
         noise = recipe.noise.amplitude(draws, epoch), draws.seeds("noise pixels")
         certainties.append(recipe.noise.certainty(noise[0]))
     if recipe.mollify is not None:
         mollification = recipe.mollify.draw(draws, epoch)
-        certainties.append(recipe.mollify.certainty(mollification))
-    certainty = softops.combined(*certainties)
-    return Plan(inputs, certainty, window, placement, visibility, flipped, patches, noise, mollification)
+        certainty = recipe.mollify.certainty(mollification)
+        if recipe.mollify.label == "smooth":
+            certainties.append(certainty)
+        else:
+            gamma = 1 - certainty
+    mixed_certainty = None
+    if mixing is not None:
+        brought = softops.combined(*certainties[:unmixed])[mixing.row]
+        mixed_certainty = softops.combined(brought, *(late[:, None] for late in certainties[unmixed:]))
+    return Plan(
+        inputs=inputs,
+        certainty=softops.combined(*certainties),
+        window=window,
+        placement=placement,
+        visibility=visibility,
+        flipped=flipped,
+        patches=patches,
+        mixing=mixing,
+        mixed_certainty=mixed_certainty,
+        noise=noise,
+        mollification=mollification,
+        gamma=gamma,
+        policy=policy,
+        views=draws.views,
+    )

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 from . import checks
 from .crops import Crop, SoftCrop
+from .mixing import Mix
 from .mollify import AdditiveNoise, Mollify
 from .occlusion import Mask
 from .policies import Policy
@@ -60,9 +61,10 @@ class Recipe:
     Attributes:
         crop: Which window is taken: `SoftCrop`, `SoftShift`, `RandomResizedCrop`, `PadCrop` or `CenterCrop`.
         flip: Horizontal flip.
-        policy: `RandAugment` or `TrivialAugment`.
+        policy: `RandAugment`, `TrivialAugment`, `AutoAugment` or `AugMix`.
         normalize: Mean and standard deviation of the output.
         occlude: What hides a part of the image: `Occlude`, `RandomErasing`, `Cutout`, `HideAndSeek` or `GridMask`.
+        mix: What makes an image of several samples: `Mixup`, `CutMix`, `CopyPaste` or `Mosaic`.
         noise: Additive noise on the normalised image.
         mollify: Noise or DCT blur of the normalised image.
         views: Versions of each sample, each with draws of its own, for self-supervised training.
@@ -76,6 +78,7 @@ class Recipe:
     policy: Policy | None = None
     normalize: Normalize = field(default_factory=Normalize)
     occlude: Mask | None = None
+    mix: Mix | None = None
     noise: AdditiveNoise | None = None
     mollify: Mollify | None = None
     views: int = 1
@@ -89,3 +92,13 @@ class Recipe:
     def training(self) -> bool:
         """Whether this is meant for training: its crop is random."""
         return self.crop.random
+
+    @property
+    def extra_classes(self) -> int:
+        """Classes that targets have beyond those of the data: 1 for labels that mollification adds one to, else 0."""
+        return int(self.mollify is not None and self.mollify.label.startswith("add"))
+
+    @property
+    def needs_targets(self) -> bool:
+        """Whether labels and confidences cannot say what the targets are, so that a loader must make them."""
+        return self.mix is not None or (self.mollify is not None and self.mollify.label != "smooth")

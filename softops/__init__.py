@@ -6,7 +6,15 @@ Coupling Data Mollification with Label Smoothing".
 """
 
 from .certainty import combined, confidence, pair_weight, softening
-from .mollification import NoiseScales, blur_certainty, blur_sigma, noise_certainty, noise_scales
+from .mollification import (
+    LABELS,
+    NoiseScales,
+    blur_certainty,
+    blur_sigma,
+    mollified_targets,
+    noise_certainty,
+    noise_scales,
+)
 from .targets import SOFTENINGS, soft_targets, weighted_targets
 from .windows import (
     Placement,
@@ -23,6 +31,7 @@ from .windows import (
 )
 
 __all__ = [
+    "LABELS",
     "SOFTENINGS",
     "NoiseScales",
     "Placement",
@@ -32,6 +41,7 @@ __all__ = [
     "combined",
     "confidence",
     "intersection_over_union",
+    "mollified_targets",
     "noise_certainty",
     "noise_scales",
     "padded_window",

@@ -107,6 +107,18 @@ def with_class_axis(x: Array) -> Array:
     return x if _library(x) == "nvidia" else x[..., None]
 
 
+def with_last(x: Array, value: Array) -> Array:
+    """`x` with `value` behind the others on the last axis; `value` has the shape of `x` without that axis."""
+    library = _library(x)
+    if library == "nvidia":
+        from nvidia.dali import fn
+
+        return fn.cat(x, fn.expand_dims(value, axes=[0]))
+    module = _module(library)
+    join = module.concatenate if library == "numpy" else module.cat
+    return join([x, value[..., None]], -1)
+
+
 def product(factors: tuple[Array, ...]) -> Array:
     """Product of one or more arrays."""
     return reduce(lambda x, y: x * y, factors)

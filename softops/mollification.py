@@ -10,7 +10,9 @@ from __future__ import annotations
 import math
 from typing import NamedTuple
 
-from ._elementwise import Array, cosine, exponential, sine
+from ._elementwise import Array, cosine, exponential, sine, with_class_axis, with_last
+
+LABELS = ("smooth", "degrade", "add", "add+smooth")
 
 BLUR_SIGMA_MIN = 0.3  # pixels; the authors' smallest blur
 
@@ -71,6 +73,31 @@ def blur_certainty(t: Array, *, power: float = 1.0) -> Array:
     """
     _check_power(power)
     return 1.0 - (t if power == 1 else t**power)
+
+
+def mollified_targets(targets: Array, weight: Array, gamma: Array, *, label: str) -> Array:
+    """What is left of targets after a mollification that takes the share `gamma`, in the variants of the authors' code.
+
+    The variant "smooth" is not among these: it spreads gamma over all classes, which is what the certainty `1 - gamma`
+    does (see `softops.confidence`), together with that of all other degradations.
+
+    Args:
+        targets: float32 of shape (*S, K), unnormalised.
+        weight: w, the sum of the targets, float32 of shape S.
+        gamma: float32 of shape S in [0, 1].
+        label: "degrade" scales the targets by 1 - gamma and leaves their sum short of w; "add" gives w * gamma to an
+            extra class behind the others, beside what they have; "add+smooth" does both, and the sum stays w.
+
+    Returns:
+        float32 of shape (*S, K), or (*S, K + 1) with an extra class.
+
+    Raises:
+        ValueError: if `label` is not one of the three.
+    """
+    if label not in LABELS[1:]:
+        raise ValueError(f"label must be one of {', '.join(LABELS[1:])}, got {label!r}")
+    kept = targets if label == "add" else targets * with_class_axis(1.0 - gamma)
+    return kept if label == "degrade" else with_last(kept, weight * gamma)
 
 
 def _check_power(power: float) -> None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 
-from ..softops import soft_targets
+from ..softops import weighted_targets
 
 METHODS = ("plain", "target", "target-weight", "weight")
 
@@ -28,7 +28,7 @@ class SoftLoss:
     Attributes:
         method: one of `METHODS`.
         label_smoothing: alpha in [0, 1): the share of every target, soft ones included, that is spread evenly
-            over all K classes. With "plain" it is `nn.CrossEntropyLoss(label_smoothing=alpha)` up to the
+            over all K classes, an extra one included. With "plain" it is that of `nn.CrossEntropyLoss` up to the
             constant; SA Eq. 3 spreads its alpha over the K - 1 others, so alpha here is K / (K - 1) times that.
 
     Raises:
@@ -45,12 +45,15 @@ class SoftLoss:
         if not 0 <= self.label_smoothing < 1:
             raise ValueError(f"label_smoothing must be in [0, 1), got {self.label_smoothing}")
 
-    def __call__(self, logits: torch.Tensor, labels: torch.Tensor, confidence: torch.Tensor) -> torch.Tensor:
+    def __call__(
+        self, logits: torch.Tensor, labels: torch.Tensor, confidence: torch.Tensor | None = None
+    ) -> torch.Tensor:
         """The loss of one batch.
 
         Args:
             logits: [N, K], floating.
-            labels: [N], int64 in [0, K).
+            labels: [N], int64 in [0, K); or, without a confidence, soft targets w * q, [N, K], floating, in which
+                `method` has had its say when they were made, and which may have an extra class.
             confidence: [N], floating in [1/K, 1].
 
         Returns:
@@ -59,17 +62,25 @@ class SoftLoss:
         Raises:
             ValueError: if the shapes do not fit (a confidence of [N, 1] would broadcast to [N, N]).
         """
+        if confidence is None:
+            return self._of_targets(logits, labels)
         if not labels.shape == confidence.shape == logits.shape[:1]:
             shapes = f"{tuple(logits.shape)}, {tuple(labels.shape)}, {tuple(confidence.shape)}"
             raise ValueError(f"logits, labels, confidence must have shapes [N, K], [N], [N], got {shapes}")
-        num_classes = logits.shape[1]
+        softening = "none" if self.method == "plain" else self.method
         confidence = confidence.to(logits.dtype)
-        one = torch.ones_like(confidence)
-        on_label = confidence if self.method in ("target", "target-weight") else one
-        weight = confidence if self.method in ("weight", "target-weight") else one
+        return self._of_targets(logits, weighted_targets(labels, confidence, logits.shape[1], softening=softening))
+
+    def _of_targets(self, logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        if targets.shape != logits.shape:
+            raise ValueError(
+                f"targets must have the shape of the logits, {tuple(logits.shape)}, got {tuple(targets.shape)}"
+            )
+        targets = targets.to(logits.dtype)
+        weight = targets.sum(dim=1, keepdim=True)
         if self.label_smoothing:
-            # Certainties multiply (see `softops.combined`), and label smoothing is one more.
-            on_label = 1 / num_classes + (on_label - 1 / num_classes) * (1 - self.label_smoothing)
-        targets = soft_targets(labels, on_label, num_classes)
-        divergence = F.kl_div(F.log_softmax(logits, dim=1), targets, reduction="none").sum(dim=1)
-        return (weight * divergence).mean()
+            targets = targets * (1 - self.label_smoothing) + weight * (self.label_smoothing / logits.shape[1])
+        # sum of w q log(q / p) with w q given: log q is log(w q) - log w, and what has no weight has no loss
+        log_weight = weight.clamp(min=torch.finfo(weight.dtype).tiny).log()
+        divergence = F.kl_div(F.log_softmax(logits, dim=1) + log_weight, targets, reduction="none").sum(dim=1)
+        return divergence.mean()

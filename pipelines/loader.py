@@ -12,9 +12,8 @@ import numpy as np
 import torch
 from nvidia.dali.pipeline import Pipeline
 
-from . import checks, fingerprint, state
 from .. import softops
-from . import checks
+from . import checks, fingerprint, state
 from .batches import BatchBuilder, finished_by_graph
 from .crops import CenterCrop
 from .decoder import HW_DECODER_LOAD, decoder_for
@@ -156,7 +155,7 @@ class Loader:
         self.rank, self.world_size = place_among_ranks(rank, world_size)
         self._shuffle = recipe.training if shuffle is None else shuffle
         last_batch = ("drop" if recipe.training else "keep") if last_batch is None else last_batch
-        self._last_batch, self._targets = last_batch, targets
+        self._last_batch, self._targets = last_batch, f"soft, {softening}" if targets == "soft" else targets
         self.drop_last = last_batch == "drop"
         self._length = len(self._steps_from(0))
         output = Output(dtype, channels_last)

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import difflib
 from dataclasses import replace
+from itertools import product
 
+from .augmix import AugMix
 from .crops import CenterCrop, PadCrop, RandomResizedCrop, SoftCrop, SoftShift
+from .mixing import CopyPaste, CutMix, Mixup, Mosaic
 from .mollify import Mollify
 from .occlusion import Occlude
-from .policies import RandAugment, TrivialAugment
+from .policies import AutoAugment, RandAugment, TrivialAugment
 from .recipe import Normalize, Recipe
 from .schedules import Schedule, StepDecay
 
@@ -21,13 +24,30 @@ _CROPS = {
     "soft-cifar": Recipe(crop=SoftShift(), normalize=CIFAR),
     "hard-cifar": Recipe(crop=PadCrop(), normalize=CIFAR),
 }
-_POLICIES = {"": None, "-ra": RandAugment(), "-ta": TrivialAugment()}
+# What each part of a name behind the crop stands for, for ImageNet and for CIFAR where the papers' settings differ
+_POLICIES = {
+    "": (None, None),
+    "-ra": (RandAugment(), RandAugment()),
+    "-ta": (TrivialAugment(), TrivialAugment()),
+    "-aa": (AutoAugment(), AutoAugment("reduced_cifar10")),
+    "-augmix": (AugMix(severity=1), AugMix(severity=3)),
+}
+_MIXES = {
+    "": (None, None),
+    "-mixup": (Mixup(alpha=0.2), Mixup(alpha=1.0)),
+    "-cutmix": (CutMix(), CutMix(probability=0.5)),
+    "-copypaste": (CopyPaste(), CopyPaste()),
+    "-mosaic": (Mosaic(), Mosaic()),
+}
 _MOLLIFY = {"": None, "-moll": Mollify()}
 _PRESETS = {
-    crop + policy + mollify: replace(_CROPS[crop], policy=_POLICIES[policy], mollify=_MOLLIFY[mollify])
-    for crop in _CROPS
-    for policy in _POLICIES
-    for mollify in _MOLLIFY
+    crop + policy + mix + mollify: replace(
+        _CROPS[crop],
+        policy=_POLICIES[policy][crop.endswith("cifar")],
+        mix=_MIXES[mix][crop.endswith("cifar")],
+        mollify=_MOLLIFY[mollify],
+    )
+    for crop, policy, mix, mollify in product(_CROPS, _POLICIES, _MIXES, _MOLLIFY)
 }
 
 
@@ -40,8 +60,9 @@ def by_name(name: str) -> Recipe:
     """A training recipe: `soft-` or `hard-`, then `imagenet` (crop-and-resize) or `cifar` (fixed size).
 
     Args:
-        name: For instance "soft-imagenet". Behind it, in this order, "-ra" adds RandAugment or "-ta" TrivialAugment,
-            and "-moll" adds mollification: "soft-imagenet-ta-moll".
+        name: For instance "soft-imagenet". Behind it, in this order, may follow a policy, "-ra" (RandAugment), "-ta"
+            (TrivialAugment), "-aa" (AutoAugment) or "-augmix"; a mix, "-mixup", "-cutmix", "-copypaste" or "-mosaic";
+            and "-moll" for mollification: "soft-imagenet-ta-cutmix-moll".
 
     Raises:
         ValueError: if there is no such name; the message lists the nearest.

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from ..pipelines import Recipe
 
 
-def words(recipe: Recipe, details: Mapping[str, Any], *, size: int) -> list[str]:
+def words(recipe: Recipe, details: Mapping[str, Any], *, size: int, names: Sequence[str] = ()) -> list[str]:
     """Short phrases for one image, in the order of the recipe's steps.
 
     Args:
         recipe: What the image went through.
         details: Its rows of a batch's `details`.
         size: Side of the image in pixels.
+        names: Class names of the samples of the batch, for a recipe that mixes them.
     """
     phrases = [f"{details['visibility']:.0%} visible"]
     if details["flipped"]:
@@ -23,6 +24,8 @@ def words(recipe: Recipe, details: Mapping[str, Any], *, size: int) -> list[str]
     phrases += _operations(recipe, details)
     if "covered" in details:
         phrases.append(f"{details['covered'] / size**2:.0%} covered")
+    if "mix_row" in details:
+        phrases.append(_shares(names, details))
     if "noise_amplitude" in details:
         phrases.append(f"noise amplitude {_signed(details['noise_amplitude'], '.2f')}")
     if "mollify_role" in details:
@@ -31,12 +34,21 @@ def words(recipe: Recipe, details: Mapping[str, Any], *, size: int) -> list[str]
     return phrases
 
 
+def _shares(names: Sequence[str], details: Mapping[str, Any]) -> str:
+    """What an image of several samples shows: "70% cat + 30% dog", the largest share first."""
+    shares: dict[str, float] = {}
+    for row, share in zip(details["mix_row"].tolist(), details["mix_share"].tolist(), strict=True):
+        if share > 0:
+            shares[names[row]] = shares.get(names[row], 0.0) + share
+    return " + ".join(f"{share:.0%} {name}" for name, share in sorted(shares.items(), key=lambda item: -item[1]))
+
+
 def _operations(recipe: Recipe, details: Mapping[str, Any]) -> list[str]:
-    """The policy's operations, each with its magnitude in its own units."""
+    """The policy's operations, each with its magnitude in its own units; those of AugMix by chain."""
     if recipe.policy is None:
         return []
     suite, steps = recipe.policy.suite(), range(recipe.policy.num_ops)
-    return [
+    phrases = [
         _operation(
             suite[int(details[f"policy_operation_{step}"])],
             share=details[f"policy_magnitude_{step}"] / max(recipe.policy.num_magnitude_bins - 1, 1),
@@ -44,6 +56,14 @@ def _operations(recipe: Recipe, details: Mapping[str, Any]) -> list[str]:
         )
         for step in steps
     ]
+    if "policy_depth" not in details:
+        return phrases
+    longest = len(phrases) // len(details["policy_depth"])
+    chains = [
+        f"{(1 - details['policy_mix']) * weight:.0%} " + ", ".join(phrases[chain * longest : chain * longest + depth])
+        for chain, (depth, weight) in enumerate(zip(details["policy_depth"], details["policy_weight"], strict=True))
+    ]
+    return [f"{details['policy_mix']:.0%} unchanged", *chains]
 
 
 def _operation(operation: Any, *, share: float, negative: bool) -> str:

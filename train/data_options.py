@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -20,8 +21,14 @@ def add_recipe_options(parser: argparse.ArgumentParser) -> None:
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    """Add --recipe, --image-size and --sigma-decay-epochs."""
+    """Add --recipe, --image-size, --mollify-label and --sigma-decay-epochs."""
     add_recipe_options(parser)
+    parser.add_argument(
+        "--mollify-label",
+        choices=("smooth", "degrade", "add", "add+smooth"),
+        help="what a recipe with mollification does with the certainty that it takes: spread it over all classes, drop "
+        "it, or give it to an extra class, beside the label or out of it (default: smooth)",
+    )
     parser.add_argument(
         "--sigma-decay-epochs",
         type=int,
@@ -82,6 +89,10 @@ def recipe(args: argparse.Namespace) -> Recipe:
         raise ValueError(f"sigma-decay-epochs must be in [0, {args.epochs}], got {args.sigma_decay_epochs}")
     if args.sigma_decay_epochs:
         named = presets.with_sigma_decay(named, epoch=args.epochs - args.sigma_decay_epochs)
+    if args.mollify_label is not None:
+        if named.mollify is None:
+            raise ValueError(f"mollify-label must go with a recipe that mollifies, got {recipe_name(args)}; add -moll")
+        named = replace(named, mollify=replace(named.mollify, label=args.mollify_label))
     return named
 
 

@@ -23,8 +23,8 @@ from .schedule import WarmupCosine, default_warmup_epochs
 class Batches(Protocol):
     """What `fit` needs of a loader: `softfeed.pipelines.Loader`, or anything of the same shape.
 
-    A batch begins with images float32 [N, 3, S, S], labels int64 [N] and confidence float32 [N]; every rank's loader
-    must give the same number of them when training.
+    A batch begins with images float32 [N, 3, S, S], then labels int64 [N] and confidence float32 [N], or, for training,
+    soft targets float32 [N, C] in their place; every rank's loader must give the same number of them when training.
     """
 
     def __len__(self) -> int:
@@ -103,10 +103,13 @@ class Trainer:
         model: any network from images [N, 3, S, S] to logits [N, K]; moved to the device of `process`.
         plan: how to train it.
         process: this process; alone on the CPU by default. With several, all ranks start from rank 0's weights.
+        num_classes: classes that validation scores; None for all logits, see `evaluate`.
     """
 
-    def __init__(self, model: nn.Module, plan: TrainingPlan, process: Process | None = None) -> None:
-        self.plan = plan
+    def __init__(
+        self, model: nn.Module, plan: TrainingPlan, process: Process | None = None, *, num_classes: int | None = None
+    ) -> None:
+        self.plan, self.num_classes = plan, num_classes
         self.process = process or Process.current()
         device = self.process.device
         self.model = model.to(device, memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
@@ -190,7 +193,8 @@ class Trainer:
                     share_buffers(self.model, self.process)
                     alone = self.process.world_size == 1
                     scored = _interrupted_by(between, validation) if alone else validation
-                    row |= evaluate(self.model, scored, process=self.process).summary()
+                    options = {"num_classes": self.num_classes, "process": self.process}
+                    row |= evaluate(self.model, scored, **options).summary()
             self.running = None
             self.epoch += 1
             self.history.append(row)
@@ -210,12 +214,12 @@ class Trainer:
         label = f"epoch {self.epoch + 1}/{plan.epochs}"
         with Progress(total=steps, label=label, process=process, done=running.step) as progress:
             # an epoch that was stopped in its validation has no batches left, and `batches` is at the next one
-            for images, labels, confidence, *_ in () if running.done else running.clock.fetch(batches):
+            for images, *labelled in () if running.done else running.clock.fetch(batches):
                 step = self.epoch * steps + running.step
                 seed_step(seed=plan.seed, epoch=self.epoch, step=running.step, rank=process.rank)
                 lr = self._set_lr(schedule(step))
                 logits = _logits(self._forward, images.to(process.device, non_blocking=True))
-                loss = plan.loss(logits.float(), labels.to(process.device), confidence.to(process.device))
+                loss = plan.loss(logits.float(), *(field.to(process.device) for field in labelled[:2]))
                 self.optimizer.zero_grad()
                 loss.backward()
                 self.optimizer.step()
@@ -245,13 +249,21 @@ def _logits(model: nn.Module, images: torch.Tensor) -> torch.Tensor:
 
 
 @torch.inference_mode()
-def evaluate(model: nn.Module, batches: Iterable, *, num_bins: int = 10, process: Process | None = None) -> Scores:
+def evaluate(
+    model: nn.Module,
+    batches: Iterable,
+    *,
+    num_classes: int | None = None,
+    num_bins: int = 10,
+    process: Process | None = None,
+) -> Scores:
     """Score a model; over several ranks the sums are added up once, at the end.
 
     Args:
         model: network from images [N, 3, S, S] to logits [N, K], on the device of `process`; left in the mode it
             came in. Not wrapped in DDP, whose ranks would wait for each other batch by batch.
         batches: batches that begin with images and labels, each sample once over all ranks.
+        num_classes: logits to score, from the first on; None for all. An extra class of mollification is left out so.
         num_bins: confidence bins of the calibration error (SA Eq. 8: 10).
         process: this process; by default the current one, on the model's device.
 
@@ -264,6 +276,6 @@ def evaluate(model: nn.Module, batches: Iterable, *, num_bins: int = 10, process
     model.eval()
     for images, labels, *_ in batches:
         logits = _logits(model, images.to(process.device, non_blocking=True))
-        sums.update(logits, labels.to(process.device))
+        sums.update(logits[:, :num_classes], labels.to(process.device))
     model.train(training)
     return sums.scores(process)

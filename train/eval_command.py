@@ -47,7 +47,7 @@ def run(args: argparse.Namespace) -> int:
         checkpoint = from_main(lambda: load(args.checkpoint), process)
         model, loader = agree(lambda: _prepare(args, checkpoint, process, stack), process)
         with rank_errors(process):
-            scores = evaluate(model, loader, process=process)
+            scores = evaluate(model, loader, num_classes=loader.num_classes, process=process)
         if process.is_main:
             numbers = f"top-1 {scores.top1:.2%}  top-5 {scores.top5:.2%}  NLL {scores.nll:.4f}  ECE {scores.ece:.4f}"
             print(f"{numbers}  ({scores.num_samples:,} images)")
@@ -93,7 +93,8 @@ def _prepare(
             f"data must have the {len(checkpoint.classes)} classes of the checkpoint, got {loader.num_classes} "
             f"classes or other names in {args.data}"
         )
-    model = models.build(settings["model"], len(checkpoint.classes), image_size=settings["image_size"])
+    outputs = len(checkpoint.classes) + settings.get("extra_classes", 0)
+    model = models.build(settings["model"], outputs, image_size=settings["image_size"])
     model.load_state_dict(checkpoint.model)
     return model.to(process.device), loader
 

@@ -24,8 +24,9 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
         description=(
             "Draw a grid of images: each as evaluation shows it, then several versions as training sees them, each "
             "with its class, its confidence and what was drawn for it. The first version is the one that softfeed "
-            "train sees in that epoch with that seed. A second picture has the recipe's curves: softening, strengths, "
-            "schedules. Example: softfeed show photos/train --recipe soft-imagenet-ta -o soft.png"
+            "train sees in that epoch with that seed, but that a recipe which mixes samples mixes those of the grid. "
+            "A second picture has the recipe's curves: softening, strengths, schedules. "
+            "Example: softfeed show photos/train --recipe soft-imagenet-ta -o soft.png"
         ),
     )
     parser.add_argument("data", metavar="DATA", help="image folder or converted shard set")
@@ -103,30 +104,34 @@ def tiles(
 
 def _versions(data: str, recipe: Recipe, image_size: int, *, num: int, seed: int, epoch: int) -> list[list[Tile]]:
     """The first batch of an epoch as columns of tiles, one for each view."""
+    from .. import softops
     from ..pipelines import Loader
     from . import captions, pixels
     from .tile_grid import Tile
 
-    options: dict[str, Any] = {"shuffle": True, "details": True, "prefetch": 1}
+    options: dict[str, Any] = {"shuffle": True, "details": True, "index": True, "targets": "soft", "prefetch": 1}
     with Loader(data, recipe, num, image_size, seed=seed, device="cpu", **options) as loader:
         loader.set_epoch(epoch)
         batch = next(iter(loader))
-        names = [loader.classes[label] for label in batch.labels.tolist()]
+        names = [loader.classes[label] for label in loader.labels[batch.index.numpy()].tolist()]
+        num_classes = loader.num_classes
 
     def by_view(array: Any) -> Any:
         return array if recipe.views > 1 else array[None]
 
-    levels, confidence = by_view(pixels.levels(batch.images, recipe.normalize)), by_view(batch.confidence).tolist()
+    levels = by_view(pixels.levels(batch.images, recipe.normalize))
     details = {name: by_view(array) for name, array in batch.details.items()}
+    confidence = softops.confidence(details["certainty"], num_classes)
     return [
         [
             Tile(
                 levels[view][row],
                 names[row],
-                confidence[view][row],
-                captions.words(recipe, {name: array[view, row] for name, array in details.items()}, size=image_size),
+                float(confidence[view, row]),
+                captions.words(recipe, drawn, size=image_size, names=names),
             )
             for row in range(num)
+            for drawn in [{name: array[view, row] for name, array in details.items()}]
         ]
         for view in range(recipe.views)
     ]

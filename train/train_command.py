@@ -108,7 +108,7 @@ def run(args: argparse.Namespace) -> int:
         job = agree(lambda: _prepare(args, process, stack), process)
         job.settings.update(from_main(lambda: _data_settings(args, job, checkpoint), process))
         with rank_errors(process):
-            trainer = Trainer(job.model, job.plan, process)
+            trainer = Trainer(job.model, job.plan, process, num_classes=job.batches.num_classes)
             if checkpoint is not None:
                 trainer.restore(checkpoint)
         if process.is_main:
@@ -153,6 +153,7 @@ def _prepare(args: argparse.Namespace, process: Process, stack: ExitStack) -> _J
         "recipe_fields": described(recipe),
         "mean": list(recipe.normalize.mean),
         "std": list(recipe.normalize.std),
+        "extra_classes": recipe.extra_classes,
         "num_samples": batches.num_samples,
         "batch_size": batch_size,
         "seed": plan.seed,
@@ -163,7 +164,7 @@ def _prepare(args: argparse.Namespace, process: Process, stack: ExitStack) -> _J
         "loss_fields": described(plan.loss),
     }
     seed_step(seed=args.seed, epoch=0, step=0, rank=0)  # the same weights on every rank
-    model = models.build(args.model, batches.num_classes, image_size=image_size)
+    model = models.build(args.model, batches.num_targets, image_size=image_size)
     return _Job(model, plan, batches, validation, settings)
 
 
@@ -198,7 +199,9 @@ def _loaders(
         **data_options.speed_settings(args),
     }
     with _in_terms_of_options():
-        batches = stack.enter_context(Loader(args.data, recipe, args.batch_size, image_size, **options))
+        batches = stack.enter_context(
+            Loader(args.data, recipe, args.batch_size, image_size, **options, **_targets(args, recipe))
+        )
     if args.val is None:
         return batches, None
     evaluation = presets.evaluation(recipe)
@@ -209,6 +212,13 @@ def _loaders(
             f"and {batches.num_classes} in {args.data}, or other names"
         )
     return batches, validation
+
+
+def _targets(args: argparse.Namespace, recipe: Recipe) -> dict[str, str]:
+    """The loader's options for targets that labels and confidences cannot say."""
+    if not recipe.needs_targets:
+        return {}
+    return {"targets": "soft", "softening": "none" if args.loss == "plain" else args.loss}
 
 
 @contextmanager

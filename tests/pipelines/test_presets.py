@@ -1,14 +1,18 @@
 """Recipes by name: which there are, what is in them, and what a wrong name is told."""
 
+from itertools import product
+
 import pytest
-from softfeed.pipelines import Mollify, RandAugment, TrivialAugment, presets
+from softfeed.pipelines import AugMix, AutoAugment, CutMix, Mixup, Mollify, RandAugment, TrivialAugment, presets
 
 CROPS = ["hard-cifar", "hard-imagenet", "soft-cifar", "soft-imagenet"]
 
 
-def test_every_crop_goes_with_every_policy_and_with_mollification():
-    wanted = [f"{crop}{policy}{moll}" for crop in CROPS for policy in ("", "-ra", "-ta") for moll in ("", "-moll")]
-    assert presets.names() == sorted(wanted)
+def test_every_crop_goes_with_every_policy_every_mix_and_mollification():
+    policies = ("", "-ra", "-ta", "-aa", "-augmix")
+    mixes = ("", "-mixup", "-cutmix", "-copypaste", "-mosaic")
+    parts = product(CROPS, policies, mixes, ("", "-moll"))
+    assert presets.names() == sorted(map("".join, parts))
 
 
 @pytest.mark.parametrize("crop", CROPS)
@@ -22,6 +26,11 @@ def test_a_suffix_adds_its_step_and_nothing_else(crop):
     assert presets.by_name(f"{crop}-ra").policy == RandAugment()
     assert presets.by_name(f"{crop}-moll").policy is None
     assert presets.by_name(f"{crop}-moll").mollify == Mollify()
+    assert plain.mix is None
+    assert presets.by_name(f"{crop}-augmix-cutmix").policy == AugMix(severity=3 if "cifar" in crop else 1)
+    assert presets.by_name(f"{crop}-aa").policy == AutoAugment("reduced_cifar10" if "cifar" in crop else "image_net")
+    assert presets.by_name(f"{crop}-mixup").mix == Mixup(alpha=1.0 if "cifar" in crop else 0.2)
+    assert isinstance(presets.by_name(f"{crop}-augmix-cutmix").mix, CutMix)
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,14 @@ import math
 
 import numpy as np
 import pytest
-from softfeed.softops import blur_certainty, blur_sigma, noise_certainty, noise_scales
+from softfeed.softops import (
+    blur_certainty,
+    blur_sigma,
+    mollified_targets,
+    noise_certainty,
+    noise_scales,
+    weighted_targets,
+)
 
 ATOL = 8 * 2.0**-24  # as in test_certainty: single roundings of values in [0, 1], and the GPU's functions
 
@@ -51,6 +58,32 @@ def test_certainty_falls_from_1_to_0(run, certainty):
     assert c[0] == 1
     assert abs(c[-1]) <= ATOL
     assert (np.diff(c) <= 0).all()
+
+
+@pytest.mark.parametrize("label", ["degrade", "add", "add+smooth"])
+def test_mollified_targets(run, label):
+    rng = np.random.default_rng(0)
+    labels = np.arange(200, dtype=np.int32) % 4
+    confidence, gamma = (rng.random(200, dtype=np.float32) for _ in range(2))
+    gamma[:2] = 0, 1
+
+    def targets(labels, confidence, gamma):
+        return mollified_targets(weighted_targets(labels, confidence, 4), confidence, gamma, label=label)
+
+    found = run(targets, labels, confidence, gamma)
+    p, g = confidence.astype(np.float64)[:, None], gamma.astype(np.float64)[:, None]
+    expected = p * np.where(np.arange(4) == labels[:, None], p, (1 - p) / 3)
+    if label != "add":
+        expected = expected * (1 - g)
+    if label != "degrade":
+        expected = np.concatenate([expected, p * g], axis=1)
+    assert found.shape == expected.shape
+    np.testing.assert_allclose(found, expected, rtol=0, atol=ATOL)
+
+
+def test_the_smooth_label_is_none_of_these():
+    with pytest.raises(ValueError, match="label must be one of degrade, add, add\\+smooth, got 'smooth'"):
+        mollified_targets(np.ones((1, 2), np.float32), np.ones(1, np.float32), np.ones(1, np.float32), label="smooth")
 
 
 @pytest.mark.parametrize("certainty", [noise_certainty, blur_certainty])

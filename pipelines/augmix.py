@@ -10,10 +10,10 @@ import numpy as np
 from . import checks
 from .draws import Draws
 from .policies import Steps, apply_steps, step_numbers
-from .schedules import Scheduled, check_reached, value_at
+from .schedules import Scheduled, check_reached, reached, value_at
 
 _MOST_STEPS = 3  # of a chain
-_LEVELS = 10  # the authors' scale of severities
+_LEAST, _LEVELS = 0.1, 10  # the authors' least level, and their scale
 
 
 @dataclass(frozen=True)
@@ -38,8 +38,9 @@ class AugMix:
     chains: int = 3
     depth: int | None = None
     alpha: float = 1.0
-    # fine bins, as levels are drawn from a continuum
-    num_magnitude_bins: ClassVar[int] = 100 * _LEVELS + 1
+    # Levels are drawn from a continuum and rounded to these bins between the least and the largest severity. A graph
+    # takes the longer to build the more there are.
+    num_magnitude_bins: ClassVar[int] = 31
 
     def __post_init__(self) -> None:
         check_reached(self._check_severity, "severity", self.severity)
@@ -49,8 +50,8 @@ class AugMix:
 
     @staticmethod
     def _check_severity(name: str, value: float) -> None:
-        if not 0.1 <= value <= _LEVELS:
-            raise ValueError(f"{name} must be in [0.1, {_LEVELS}], got {value}")
+        if not _LEAST <= value <= _LEVELS:
+            raise ValueError(f"{name} must be in [{_LEAST}, {_LEVELS}], got {value}")
 
     @property
     def num_ops(self) -> int:
@@ -61,16 +62,21 @@ class AugMix:
         """The operations to choose from, with the authors' ranges, and last the one that does nothing."""
         from nvidia.dali.auto_aug import augmentations as a
 
+        def levels(mildest: float, strongest: float) -> tuple[float, float]:
+            """The part of an operation's range that the severities span."""
+            span = (_LEAST / _LEVELS, max(reached(self.severity)) / _LEVELS)
+            return tuple(mildest + (strongest - mildest) * share for share in span)
+
         return [
             a.auto_contrast,
             a.equalize,
-            a.posterize.augmentation((4, 0), randomly_negate=False, mag_to_param=a.poster_mask_uint8),
-            a.rotate.augmentation((0, 30), randomly_negate=True),
-            a.solarize.augmentation((256, 0)),
-            a.shear_x.augmentation((0, 0.3), randomly_negate=True),
-            a.shear_y.augmentation((0, 0.3), randomly_negate=True),
-            a.translate_x.augmentation((0, 1 / 3), randomly_negate=True),
-            a.translate_y.augmentation((0, 1 / 3), randomly_negate=True),
+            a.posterize.augmentation(levels(4, 0), randomly_negate=False, mag_to_param=a.poster_mask_uint8),
+            a.rotate.augmentation(levels(0, 30), randomly_negate=True),
+            a.solarize.augmentation(levels(256, 0)),
+            a.shear_x.augmentation(levels(0, 0.3), randomly_negate=True),
+            a.shear_y.augmentation(levels(0, 0.3), randomly_negate=True),
+            a.translate_x.augmentation(levels(0, 1 / 3), randomly_negate=True),
+            a.translate_y.augmentation(levels(0, 1 / 3), randomly_negate=True),
             a.identity,
         ]
 
@@ -83,10 +89,11 @@ class AugMix:
             depth[:] = self.depth
         nothing = len(self.suite()) - 1
         beyond = np.arange(_MOST_STEPS)[:, None] >= depth[:, None]
-        levels = 0.1 + (value_at(self.severity, epoch) - 0.1) * level
+        # as a share of what the suite spans
+        share = (value_at(self.severity, epoch) - _LEAST) / max(max(reached(self.severity)) - _LEAST, 1e-9) * level
         steps = Steps(
             np.where(beyond, nothing, operation * nothing).astype(np.int32),
-            np.rint(levels / _LEVELS * (self.num_magnitude_bins - 1)).astype(np.int32),
+            np.rint(share * (self.num_magnitude_bins - 1)).astype(np.int32),
             (sign < 0.5).astype(np.int32),
         )
         flat = Steps(*(field.reshape(self.num_ops, -1) for field in steps))

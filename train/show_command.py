@@ -113,7 +113,8 @@ def _versions(data: str, recipe: Recipe, image_size: int, *, num: int, seed: int
     with Loader(data, recipe, num, image_size, seed=seed, device="cpu", **options) as loader:
         loader.set_epoch(epoch)
         batch = next(iter(loader))
-        names = [loader.classes[label] for label in loader.labels[batch.index.numpy()].tolist()]
+        labels = loader.dataset.targets
+        names = [loader.classes[labels[index]] for index in batch.index.tolist()]
         num_classes = loader.num_classes
 
     def by_view(array: Any) -> Any:

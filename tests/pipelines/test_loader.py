@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 from softfeed import softops
-from softfeed.pipelines import Loader, Recipe, SoftCrop, SoftShift, StepDecay, presets
+from softfeed.pipelines import Loader, Mollify, Recipe, SoftCrop, SoftShift, StepDecay, presets
 
 RECIPE = Recipe(crop=SoftShift())
 
@@ -177,18 +177,51 @@ def test_sigma_decays_by_epoch(noise_sets):
     assert means[2:] == [1.0, 1.0]
 
 
-@pytest.mark.parametrize("name", presets.names())
-def test_every_preset_runs(noise_sets, photo_folder, device, name):
+# every crop by itself and with all kinds of steps, and for one of them every step by itself
+PRESETS = [name for name in presets.names() if name.count("-") == 1 or name.startswith("soft-cifar-")]
+PRESETS = [name for name in PRESETS if name.count("-") < 3]
+PRESETS += [
+    "hard-cifar-ta-mixup-moll",
+    "hard-imagenet-ra-mosaic",
+    "soft-imagenet-aa-cutmix-moll",
+    "soft-imagenet-augmix",
+]
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_every_kind_of_preset_runs(noise_sets, photo_folder, device, name):
     recipe = presets.by_name(name)
     data, size = (photo_folder, 64) if recipe.crop.resizes else (noise_sets["raw"], 32)
-    with Loader(data, recipe, 8, size, device=device, details=True) as loader:
+    with Loader(data, recipe, 8, size, device=device, details=True, targets="soft") as loader:
         batch = next(iter(loader))
+        assert batch.targets.shape == (8, loader.num_targets) == (8, loader.num_classes)
     assert batch.images.isfinite().all()
     assert 0.2 < batch.images.std() < 3
     softens = name.startswith("soft") or "moll" in name
-    assert (batch.confidence < 1).any() if softens else (batch.confidence == 1).all()
-    assert ("policy_operation_0" in batch.details) == ("-ra" in name or "-ta" in name)
+    certainty = batch.details["certainty"]
+    assert (certainty < 1).any() if softens else (certainty == 1).all()
+    assert ("policy_operation_0" in batch.details) == (recipe.policy is not None)
+    assert ("mix_row" in batch.details) == (recipe.mix is not None)
     assert ("mollify_role" in batch.details) == name.endswith("-moll")
+
+
+@pytest.mark.parametrize("label", ["degrade", "add", "add+smooth"])
+def test_labels_of_mollification(noise_sets, label):
+    recipe = Recipe(crop=SoftShift(), mollify=Mollify(1, 1, 1, 1, label=label))
+    with load(noise_sets["raw"], recipe, targets="soft", details=True) as loader:
+        assert loader.num_targets == 3 + label.startswith("add")
+        for batch in loader:
+            gamma, certainty = batch.details["mollify_gamma"], batch.details["certainty"]
+            p = 1 / 3 + 2 / 3 * (1 - (1 - batch.details["visibility"].astype(np.float64)) ** 2)
+            np.testing.assert_allclose(1 / 3 + 2 / 3 * certainty, p, rtol=0, atol=1e-6)
+            assert (gamma[batch.details["mollify_role"] == "clean"] == 0).all()
+            assert (gamma[batch.details["mollify_role"] == "pure_noise"] == 1).all()
+            kept = 1 - gamma if label != "add" else np.ones(8)
+            np.testing.assert_allclose(batch.targets[:, :3].sum(dim=1), p * kept, rtol=0, atol=1e-6)
+            own = torch.tensor(loader.dataset.targets)[batch.index]
+            np.testing.assert_allclose(batch.targets.gather(1, own[:, None])[:, 0], p * p * kept, rtol=0, atol=1e-6)
+            if label.startswith("add"):
+                np.testing.assert_allclose(batch.targets[:, 3], p * gamma, rtol=0, atol=1e-6)
 
 
 @pytest.mark.parametrize("name", ["soft-cifar-ra", "soft-cifar-ta"])

@@ -34,7 +34,7 @@ def coordinates(count):
 def play(data, recipe, count=37, epochs=1, **options):
     options = {"device": "cpu", "targets": "soft", "last_batch": "fill", "details": True, "index": True, **options}
     with Loader(data, recipe, count, 32, **options) as loader:
-        return [batch for _ in range(epochs) for batch in loader], loader.labels
+        return [batch for _ in range(epochs) for batch in loader], np.array(loader.dataset.targets)
 
 
 @pytest.mark.parametrize("views", [1, 3])

@@ -5,7 +5,19 @@ from itertools import chain
 
 import pytest
 import torch
-from softfeed.pipelines import AdditiveNoise, GridMask, Loader, Mollify, Occlude, Recipe, SoftCrop, SoftShift, presets
+from softfeed.pipelines import (
+    AdditiveNoise,
+    GridMask,
+    Loader,
+    Mixup,
+    Mollify,
+    Mosaic,
+    Occlude,
+    Recipe,
+    SoftCrop,
+    SoftShift,
+    presets,
+)
 from softfeed.pipelines.batches import finished_by_graph
 from softfeed.pipelines.shards.convert import ShardOptions, convert
 
@@ -17,15 +29,15 @@ STEPS = {
     "many patches": {"occlude": GridMask(spacing=(8, 16))},
     "noise": {"noise": AdditiveNoise()},
     "pure noise": {"mollify": Mollify(pure_noise=1.0)},
+    "mixup": {"mix": Mixup(alpha=1.0)},
+    "mosaic": {"mix": Mosaic()},
     "two views": {"views": 2},
     "all": {"occlude": Occlude(), "noise": AdditiveNoise(), "mollify": Mollify(), "views": 2},
 }
 OTHERS = [("shift", "one patch"), ("shift", "all"), ("canvas", "one patch")]
 # graphs with a policy take a second to build, so few stand for the others
-PRESETS = [name for name in presets.names() if not ("-ra" in name or "-ta" in name)] + [
-    "soft-imagenet-ta-moll",
-    "hard-cifar-ra",
-]
+PRESETS = [name for name in presets.names() if name.count("-") == 1 or name.endswith(("imagenet-moll", "cifar-moll"))]
+PRESETS += ["soft-imagenet-ta-moll", "hard-cifar-ra"]
 
 
 @pytest.fixture(scope="session")
@@ -41,7 +53,8 @@ def play(noise_folder, raw_noise, device):
 
     def play(recipe, **options):
         data = noise_folder if recipe.crop.resizes else raw_noise
-        with Loader(data, recipe, 8, 32, device=device, **options) as loader:
+        targets = "soft" if recipe.needs_targets else "confidence"
+        with Loader(data, recipe, 8, 32, device=device, targets=targets, **options) as loader:
             return next(iter(loader))
 
     return play
@@ -70,7 +83,7 @@ def assert_same_in_every_form(play, recipe, forms):
         batch = play(recipe, dtype=dtype, channels_last=channels_last)
         assert_rounded(batch.images, exact.images, dtype, recipe)
         assert is_channels_last(batch.images) == channels_last
-        torch.testing.assert_close(batch.confidence, exact.confidence, rtol=0, atol=0)
+        torch.testing.assert_close(batch[1], exact[1], rtol=0, atol=0)  # labels or targets
 
 
 @pytest.mark.parametrize(("way", "step"), [("fused", step) for step in STEPS] + OTHERS)

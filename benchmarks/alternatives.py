@@ -1,10 +1,11 @@
-"""Ways not taken beside those taken: to blur finished batches, and to blank parts of them.
+"""Ways not taken beside those taken: to blur finished batches, to draw noise for them, and to blank parts of them.
 
-`python -m softfeed.benchmarks.alternatives` blurs batches at the default strengths with the loader's own way (two
-products of matrices in torch) and with two passes of DALI's `fn.filter`, whose kernels are as long as a tail of 1e-5 of
-their sum asks for. It blanks them in place with numpy, as one square per image and as 32 cells per image, which is the
-other way that there is to set pixels of a finished batch to 0 on a CPU; `softfeed bench --suite operations` has the
-loader's own way.
+`python -m softfeed.benchmarks.alternatives` blurs batches at the default strengths with the loader's two own ways, by
+the cosine transform on a CPU and by two products of matrices in torch on a GPU, and with two passes of DALI's
+`fn.filter`, whose kernels are as long as a tail of 1e-5 of their sum asks for. It draws normal pixels in one thread
+with the loader's own way and with those of torch and numpy. It blanks batches in place with numpy, as one square per
+image and as 32 cells per image, which is the other way that there is to set pixels of a finished batch to 0 on a CPU;
+`softfeed bench --suite operations` has the loader's own way.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from __future__ import annotations
 import argparse
 import math
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,8 @@ from nvidia.dali.pipeline import pipeline_def
 
 from ..pipelines.blur import DctBlur
 from ..pipelines.draws import Draws
-from ..pipelines.mollify import Mollify, strengths
+from ..pipelines.finishing import Finisher, normal_pixels
+from ..pipelines.mollify import ROLES, Mollification, Mollify, strengths
 from ..softops import blur_sigma
 from .errors import in_one_line
 from .machine import machine
@@ -79,15 +81,46 @@ def _blur_by_filter(size: int, levels: np.ndarray, options: Options) -> Batches:
 
 
 def _blur_by_products(size: int, levels: np.ndarray, options: Options) -> Batches:
-    device = torch.device(options.device)
-    images = torch.randn(len(levels), 3, size, size, device=device)
-    blur = DctBlur(size, size, strengths(), device)
+    images = torch.randn(len(levels), 3, size, size, device=options.device)
+    blur = DctBlur(size, size, strengths())
 
     def epoch() -> Iterable[int]:
-        yield len(blur(images, levels))
+        yield len(blur.batch(images, levels))
         settle()
 
     return epoch
+
+
+def _blur_by_transform(size: int, levels: np.ndarray, options: Options) -> Batches:
+    images = torch.randn(len(levels), 3, size, size)
+    numbers = Mollification(np.full(len(levels), ROLES.index("blur"), np.int8), levels, np.zeros(len(levels), np.int64))
+    finisher = Finisher(size, torch.device("cpu"), options.threads)
+
+    def epoch() -> Iterable[int]:
+        finisher.mollify(images, numbers)
+        yield len(images)
+
+    return epoch
+
+
+def _noise(draw: Callable[[int, tuple[int, ...]], Any], options: Options) -> Batches:
+    """Draw the pixels of each image of a batch from a seed of its own."""
+    shape = (3, options.image_size, options.image_size)
+
+    def epoch() -> Iterable[int]:
+        for seed in range(options.batch_size):
+            draw(seed, shape)
+        yield options.batch_size
+
+    return epoch
+
+
+def _noise_of_torch(seed: int, shape: tuple[int, ...]) -> torch.Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+
+
+def _noise_of_numpy(seed: int, shape: tuple[int, ...]) -> np.ndarray:
+    return np.random.Generator(np.random.SFC64(seed)).standard_normal(shape, dtype=np.float32)
 
 
 def _blank(cells: int, options: Options) -> Batches:
@@ -120,8 +153,12 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     levels = Mollify().draw(Draws(0, 0, 0, options.batch_size)).level
     contenders = {
+        "blur, cosine transform": _blur_by_transform(options.image_size, levels, options),
         "blur, products": _blur_by_products(options.image_size, levels, options),
         "blur, fn.filter": _blur_by_filter(options.image_size, levels, options),
+        "noise, quantiles": _noise(normal_pixels, options),
+        "noise, torch": _noise(_noise_of_torch, options),
+        "noise, numpy": _noise(_noise_of_numpy, options),
         "blank in place, whole image": _blank(1, options),
         "blank in place, 32 cells": _blank(8, options),
     }

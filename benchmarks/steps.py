@@ -25,8 +25,8 @@ from ..pipelines.sources import Source, open_source
 from .measurement import Batches, Contender, Here, Rate
 
 HAND_OVER = "hand-over"
-AFTER_GRAPH = ("noise", "mollify")  # slots of a recipe that are filled by torch on finished batches, in their order
-_NAMES = {"noise": "noise", "mollify": "mollification"}
+AFTER_GRAPH = ("mix", "noise", "mollify")  # slots of a recipe that work on finished batches, in their order
+_NAMES = {"mix": "mix", "noise": "noise", "mollify": "mollification"}
 _DEPTH = 2
 
 
@@ -53,7 +53,8 @@ class Played:
     def loader(self, recipe: Recipe | None = None, *, kind: Any = Loader, **settings: Any) -> Any:
         """A loader, or something like one, that plays it, or another recipe in the same way."""
         recipe = recipe or self.recipe
-        settings = {"num_threads": self.threads, "device": self.device} | settings
+        targets = "soft" if recipe.needs_targets else "confidence"
+        settings = {"num_threads": self.threads, "device": self.device, "targets": targets} | settings
         return kind(self.data, recipe, self.batch_size, self.image_size, **settings)
 
 

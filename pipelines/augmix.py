@@ -60,12 +60,14 @@ class AugMix:
 
     def suite(self) -> list[Any]:
         """The operations to choose from, with the authors' ranges, and last the one that does nothing."""
-        from nvidia.dali.auto_aug import augmentations as a
+        from nvidia.dali.auto_aug import augmentations
+
+        a: Any = augmentations  # its decorator hides from type checkers what the operations are
 
         def levels(mildest: float, strongest: float) -> tuple[float, float]:
             """The part of an operation's range that the severities span."""
-            span = (_LEAST / _LEVELS, max(reached(self.severity)) / _LEVELS)
-            return tuple(mildest + (strongest - mildest) * share for share in span)
+            least, most = _LEAST / _LEVELS, max(reached(self.severity)) / _LEVELS
+            return mildest + (strongest - mildest) * least, mildest + (strongest - mildest) * most
 
         return [
             a.auto_contrast,

@@ -9,6 +9,7 @@ two products of the whole batch with symmetric matrices, `Y = A X B`.
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 import torch
@@ -64,11 +65,13 @@ class DctBlur:
         down, across = self._decay[self._height][level], self._decay[self._width][level]
         # a wide blur leaves few frequencies, and the two middle transforms then have as few rows to go through
         survive = int(np.count_nonzero(down >= _NEGLIGIBLE))
-        rows = fft.dct(image, axis=1, norm="ortho")[:, :survive] * down[:survive, None]
+        rows: Any = fft.dct(image, axis=1, norm="ortho")
+        rows = rows[:, :survive] * down[:survive, None]
         rows = fft.dct(rows, axis=2, norm="ortho", overwrite_x=True)
         rows *= across
         rows = fft.idct(rows, axis=2, norm="ortho", overwrite_x=True)
-        return fft.idct(rows, n=self._height, axis=1, norm="ortho")
+        blurred: Any = fft.idct(rows, n=self._height, axis=1, norm="ortho")
+        return blurred
 
     def batch(self, images: torch.Tensor, levels: np.ndarray) -> torch.Tensor:
         """Blur images by products of matrices, on their device.

@@ -2,7 +2,7 @@
 
 On a CPU the images of a batch are done by a few threads, each image while it is in the cache, with numpy and scipy:
 torch would start threads of its own within each of these, which get in the way of the graph's
-(`python -m softfeed.benchmarks.mollification` times the recipes). On a GPU a batch is done at once.
+(`softfeed bench --suite operations` times the recipes). On a GPU a batch is done at once.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def normal_pixels(seed: int, shape: tuple[int, ...]) -> np.ndarray:
 
     Each takes 16 random bits to choose among 65,536 quantiles. That leaves out what is beyond 4.3 standard deviations,
     one pixel in 60,000, and is several times as fast as float32 normals from numpy or torch
-    (`python -m softfeed.benchmarks.mollification`).
+    (`python -m softfeed.benchmarks.alternatives`).
 
     Args:
         seed: Which noise, >= 0.

@@ -28,7 +28,10 @@ class Steps(NamedTuple):
 class Policy(Protocol):
     """A policy slot: a frozen dataclass with these."""
 
-    num_magnitude_bins: Any  # int: bins that the magnitude ranges are divided into
+    @property
+    def num_magnitude_bins(self) -> int:
+        """Bins that the magnitude ranges are divided into."""
+        ...
 
     @property
     def num_ops(self) -> int:

@@ -39,7 +39,8 @@ def _shares(names: Sequence[str], details: Mapping[str, Any]) -> str:
     shares: dict[str, float] = {}
     for row, share in zip(details["mix_row"].tolist(), details["mix_share"].tolist(), strict=True):
         if share > 0:
-            shares[names[row]] = shares.get(names[row], 0.0) + share
+            name = names[int(row)]
+            shares[name] = shares.get(name, 0.0) + share
     return " + ".join(f"{share:.0%} {name}" for name, share in sorted(shares.items(), key=lambda item: -item[1]))
 
 

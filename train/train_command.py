@@ -214,7 +214,7 @@ def _loaders(
     return batches, validation
 
 
-def _targets(args: argparse.Namespace, recipe: Recipe) -> dict[str, str]:
+def _targets(args: argparse.Namespace, recipe: Recipe) -> dict[str, Any]:
     """The loader's options for targets that labels and confidences cannot say."""
     if not recipe.needs_targets:
         return {}

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from . import atomic, manifest, recordio
+from . import manifest, recordio
 from .destination import BAD_FILE, ODD_FILE
 from .formats import CONTAINERS
 from .job import ShardRecord
@@ -45,11 +45,12 @@ def assemble(source: Source, options: ShardOptions, dest: Path, records: Sequenc
     by_shard = CONTAINERS[options.format].is_indexed_by_shard
     index, names = (None, None) if by_shard else _files_of_set(dest, kept, table)
     bad = [image._asdict() for record in records for image in record.bad]
-    if bad:
-        atomic.write_file(dest / BAD_FILE, (json.dumps(bad, indent=1) + "\n").encode())
     odd = [image._asdict() for record in records for image in record.odd]
-    if odd:
-        atomic.write_file(dest / ODD_FILE, (json.dumps(odd, indent=1) + "\n").encode())
+    lists = tuple(
+        manifest.write_set_file(dest, name, (json.dumps(images, indent=1) + "\n").encode())
+        for name, images in ((BAD_FILE, bad), (ODD_FILE, odd))
+        if images
+    )
     largest = int(table["height"].max()), int(table["width"].max())
     made = Manifest(
         encoding="raw" if options.raw else "rewritten" if rewrites(source, options) else "original",
@@ -76,6 +77,7 @@ def assemble(source: Source, options: ShardOptions, dest: Path, records: Sequenc
             for first, record in zip(first_rows, kept, strict=False)
             for row, parts in record.multipart
         ),
+        lists=lists,
     )
     manifest.write(dest, made)
     return made

@@ -93,6 +93,7 @@ class Manifest:
         index: DALI's index of all shards, for a format that has one for the set, else None.
         names: original names, one per line, for a format that cannot hold them, else None.
         multipart: (row, parts) of the images that are stored in several parts; see `container.Placed`.
+        lists: files that list images: those that were left out, and odd ones.
     """
 
     encoding: str
@@ -108,6 +109,7 @@ class Manifest:
     index: SetFile | None = None
     names: SetFile | None = None
     multipart: tuple[tuple[int, int], ...] = ()
+    lists: tuple[SetFile, ...] = ()
 
     @property
     def container(self) -> Container:
@@ -149,7 +151,7 @@ def to_json(manifest: Manifest) -> str:
     """Text of `dataset.json`, the same for the same manifest; its last entry is the CRC-32 of the rest."""
     content = asdict(manifest)
     content["largest"] = dict(zip(("height", "width"), manifest.largest, strict=True))
-    for name in ("index", "names", "multipart"):
+    for name in ("index", "names", "multipart", "lists"):
         if not content[name]:
             del content[name]  # most sets have none
     head = {"format": content.pop("format"), "format_version": FORMAT_VERSION, "softfeed": content.pop("softfeed")}
@@ -209,6 +211,7 @@ def _manifest_of(content: dict[str, Any]) -> Manifest:
         index=_entry(SetFile, content["index"]) if "index" in content else None,
         names=_entry(SetFile, content["names"]) if "names" in content else None,
         multipart=_multipart(_typed(content, "multipart", list)) if "multipart" in content else (),
+        lists=tuple(_entry(SetFile, file) for file in _typed(content, "lists", list)) if "lists" in content else (),
     )
     if manifest.encoding not in ("original", "rewritten", "raw") or (manifest.encoding == "raw") == (raw_shape is None):
         raise ValueError(f"encoding {manifest.encoding!r} with raw_shape {raw_shape}")
@@ -219,7 +222,7 @@ def _manifest_of(content: dict[str, Any]) -> Manifest:
         raise ValueError(f"indexes that are not those of {manifest.format}")
     if (manifest.names is None) != by_shard:
         raise ValueError(f"names that are not those of {manifest.format}")
-    names = [file.file for file in (manifest.samples, manifest.index, manifest.names) if file]
+    names = [file.file for file in (manifest.samples, manifest.index, manifest.names, *manifest.lists) if file]
     names += [name for shard in manifest.shards for name in (shard.file, shard.index) if name is not None]
     if len(set(names)) < len(names):
         raise ValueError(f"the file {max(names, key=names.count)} listed twice")

@@ -4,6 +4,7 @@ import itertools
 import json
 import os
 import zlib
+from pathlib import Path
 from typing import Any
 
 from .derived import manifest_of, table_of
@@ -39,10 +40,6 @@ def rebuilt_manifest(found: Survey) -> Manifest:
         raise ValueError(f"{MANIFEST_FILE}: can only be rebuilt if {SAMPLES_FILE} fits the shards; {_RESTORE}")
     bad, odd = _listed(found, BAD_FILE), _listed(found, ODD_FILE)
     name = format_of(found, shard_files(folder))
-    names = None
-    if not CONTAINERS[name].is_indexed_by_shard:
-        content = (folder / NAMES_FILE).read_bytes()
-        names = SetFile(NAMES_FILE, len(content), zlib.crc32(content))
     draft = Manifest(
         encoding="original" if found.raw_shape is None else "raw",
         raw_shape=found.raw_shape,
@@ -53,9 +50,15 @@ def rebuilt_manifest(found: Survey) -> Manifest:
         shards=(),
         created={"rebuilt": "softfeed verify --repair", "bad": len(bad), "odd": len(odd)},
         format=name,
-        names=names,
+        names=None if CONTAINERS[name].is_indexed_by_shard else _as_it_is(folder / NAMES_FILE),
+        lists=tuple(_as_it_is(folder / file) for file in (BAD_FILE, ODD_FILE) if (folder / file).exists()),
     )
     return manifest_of(draft, found.shards)
+
+
+def _as_it_is(path: Path) -> SetFile:
+    content = path.read_bytes()
+    return SetFile(path.name, len(content), zlib.crc32(content))
 
 
 def _listed(found: Survey, name: str) -> list[dict[str, Any]]:

@@ -73,7 +73,7 @@ def check_folder(folder: Path, manifest: Manifest, findings: Findings) -> None:
     lists = {name: count for name, key in _LISTS.items() if (count := manifest.created.get(key, 0))}
     expected = {MANIFEST_FILE, manifest.samples.file}
     expected |= {name for shard in manifest.shards for name in (shard.file, shard.index) if name}
-    expected |= {file.file for file in (manifest.index, manifest.names) if file}
+    expected |= {file.file for file in (manifest.index, manifest.names, *manifest.lists) if file}
     expected |= set(lists)
     with os.scandir(folder) as listing:
         others = sorted(entry.name for entry in listing if entry.name not in expected)
@@ -84,8 +84,11 @@ def check_folder(folder: Path, manifest: Manifest, findings: Findings) -> None:
         findings.add(name, f"file must not be in a shard set, {MANIFEST_FILE} does not name it")
     if len(others) > _FEW:
         findings.add(".", f"folder must hold nothing else, got {len(others) - _FEW} more files that do not belong here")
+    for file in manifest.lists:
+        checked_bytes(folder, file, findings)
     for name, count in lists.items():
-        _check_list(folder, name, count, findings)
+        if not findings.about(name):
+            _check_list(folder, name, count, findings)
 
 
 def _check_list(folder: Path, name: str, count: Any, findings: Findings) -> None:

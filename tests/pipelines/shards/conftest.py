@@ -9,6 +9,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from nvidia.dali import fn, types
+from nvidia.dali.pipeline import pipeline_def
+from nvidia.dali.tfrecord import FixedLenFeature, int64, string
 from PIL import Image
 from softfeed.pipelines.reading import SampleReader
 from softfeed.pipelines.shards.shard_set import load
@@ -120,3 +123,58 @@ def mutations():
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
+
+
+@pipeline_def
+def _read_by_dali(container, paths, indexes, decode):
+    if container == "webdataset":
+        image, label = fn.readers.webdataset(
+            paths=paths,
+            index_paths=indexes,
+            ext=["jpg;png;webp;bmp;rgb", "label"],
+            dtypes=[types.UINT8, types.INT32],
+            missing_component_behavior="error",
+            name="reader",
+        )
+    elif container == "tfrecord":
+        features = {
+            "image/encoded": FixedLenFeature((), string, ""),
+            "image/class/label": FixedLenFeature([1], int64, -1),
+        }
+        record = fn.readers.tfrecord(path=paths, index_path=indexes, features=features, name="reader")
+        image, label = record["image/encoded"], record["image/class/label"]
+    else:
+        image, label = fn.readers.mxnet(path=paths, index_path=indexes, name="reader")
+    if decode:
+        image = fn.decoders.image(image, device="cpu", output_type=types.RGB)
+    return image, label
+
+
+@pytest.fixture(scope="session")
+def by_dali():
+    """Label and image bytes, or pixels (height, width, 3), of every sample as DALI's own reader of the format says."""
+
+    def read(shards, *, decode=False, batch_size=32):
+        made = shards.manifest
+        indexes = [made.index.file] if made.index else [shard.index for shard in made.shards]
+        pipeline = _read_by_dali(
+            made.format,
+            [str(path) for path in shards.shard_paths],
+            [str(shards.folder / index) for index in indexes],
+            decode,
+            batch_size=batch_size,
+            num_threads=1,
+            device_id=None,
+        )
+        pipeline.build()
+        count = pipeline.epoch_size("reader")
+        assert count == made.num_samples
+        samples = []
+        while len(samples) < count:
+            images, labels = pipeline.run()
+            for row in range(min(batch_size, count - len(samples))):
+                image = np.asarray(images.at(row))
+                samples.append((np.asarray(labels.at(row)).item(), image.copy() if decode else image.tobytes()))
+        return samples
+
+    return read

@@ -5,9 +5,6 @@ import struct
 import numpy as np
 import pytest
 import torch
-from nvidia.dali import fn, types
-from nvidia.dali.pipeline import pipeline_def
-from nvidia.dali.tfrecord import FixedLenFeature, int64, string
 from PIL import Image
 from softfeed.pipelines import Loader, presets
 from softfeed.pipelines.shards.container import Columns, Entry
@@ -85,64 +82,25 @@ def _reader(file):
     return read
 
 
-@pipeline_def
-def _dali(name, paths, indexes):
-    if name == "webdataset":
-        outputs = fn.readers.webdataset(
-            paths=paths,
-            index_paths=indexes,
-            ext=["jpg;png;rgb", "label"],
-            dtypes=[types.UINT8, types.INT32],
-            missing_component_behavior="error",
-        )
-        return tuple(outputs)
-    if name == "tfrecord":
-        features = {
-            "image/encoded": FixedLenFeature((), string, ""),
-            "image/class/label": FixedLenFeature([1], int64, -1),
-        }
-        record = fn.readers.tfrecord(path=paths, index_path=indexes, features=features)
-        return record["image/encoded"], record["image/class/label"]
-    return tuple(fn.readers.mxnet(path=paths, index_path=indexes))
-
-
-def _by_dali(shards):
-    paths = [str(path) for path in shards.shard_paths]
-    made = shards.manifest
-    indexes = [made.index.file] if made.index else [shard.index for shard in made.shards]
-    pipeline = _dali(
-        made.format,
-        paths,
-        [str(shards.folder / index) for index in indexes],
-        batch_size=len(shards.samples),
-        num_threads=1,
-        device_id=None,
-    )
-    images, labels = pipeline.run()
-    return [
-        (np.asarray(labels.at(row)).item(), np.asarray(images.at(row)).tobytes()) for row in range(len(shards.samples))
-    ]
-
-
 @pytest.mark.parametrize("name", FORMATS)
-def test_dali_reads_it_through_its_indexes(tmp_path, photos, read_samples, name):
+def test_dali_reads_it_through_its_indexes(tmp_path, photos, read_samples, by_dali, name):
     source, _ = photos
     shards = _converted(source, tmp_path / "set", name)
     assert len(shards.shard_paths) == 3
-    assert _by_dali(shards) == [(label, image) for _, label, image in read_samples(shards)]
+    assert by_dali(shards) == [(label, image) for _, label, image in read_samples(shards)]
 
 
 @pytest.mark.parametrize("name", FORMATS)
-def test_raw_pixels_are_read_by_all(tmp_path, image_folder, read_samples, name):
+def test_raw_pixels_are_read_by_all(tmp_path, image_folder, read_samples, by_dali, name):
     source = image_folder(classes=2, each=5, size=(4, 3))
     shards = _converted(source, tmp_path / name, name, raw=True)
     assert shards.manifest.raw_shape == (3, 4, 3)
     expected = read_samples(_converted(source, tmp_path / "set", "webdataset", raw=True))
     assert read_samples(shards) == expected
-    assert _by_dali(shards) == [(label, pixels) for _, label, pixels in expected]
+    assert by_dali(shards) == [(label, pixels) for _, label, pixels in expected]
 
 
-def test_pixels_with_the_magic_number_are_joined(tmp_path, read_samples):
+def test_pixels_with_the_magic_number_are_joined(tmp_path, read_samples, by_dali):
     """Every pixel row of these images is RecordIO's magic number three times."""
     (tmp_path / "images" / "a").mkdir(parents=True)
     for row in range(3):
@@ -153,7 +111,7 @@ def test_pixels_with_the_magic_number_are_joined(tmp_path, read_samples):
     assert [parts for _, parts in shards.manifest.multipart] == [12, 12, 12]
     expected = read_samples(_converted(tmp_path / "images", tmp_path / "webdataset", "webdataset", raw=True))
     assert read_samples(shards) == expected
-    assert _by_dali(shards) == [(label, pixels) for _, label, pixels in expected]
+    assert by_dali(shards) == [(label, pixels) for _, label, pixels in expected]
 
 
 @pytest.mark.parametrize("raw", [False, True])
@@ -162,7 +120,7 @@ def test_loaders_give_the_same_batches(tmp_path, photos, image_folder, raw):
     batches = {}
     for name in FORMATS:
         _converted(source, tmp_path / name, name, raw=raw)
-        recipe = presets.by_name("soft-cifar" if raw else "soft-imagenet-ta")
+        recipe = presets.by_name("soft-cifar" if raw else "soft-imagenet")
         with Loader(tmp_path / name, recipe, 4, image_size=32, device="cpu", seed=3) as loader:
             batches[name] = [tuple(batch) for batch in loader]
             assert loader.source(0).startswith(str(load(tmp_path / name).shard_paths[0]))

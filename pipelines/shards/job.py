@@ -21,6 +21,8 @@ from .manifest import PARTIAL_FOLDER, SAMPLE_DTYPE, Shard
 from .oddities import OddImage, oddities
 
 _WINDOW = 64  # images in memory at a time
+_WINDOW_BYTES = 1 << 26
+_MOST_BYTES = 1 << 28  # of an image file; a file or record that claims more is not read into memory
 
 
 class Item(NamedTuple):
@@ -180,21 +182,36 @@ def _add(added: _Added, writer: ShardWriter, number: int, key: int, item: Item, 
 def _decoded(job: ShardJob) -> Iterator[tuple[int, Item, bytes, Decoded | Undecodable]]:
     """Key, item, file content and decoded image of every item."""
     decoder = kept_reader(check=job.check, keep_pixels=job.encoding.needs_pixels)
-    for start in range(0, len(job.items), _WINDOW):
-        items = job.items[start : start + _WINDOW]
-        images = [read_image(item) for item in items]
+    for window in _windows(job.items):
+        images = [read_image(item) for _, item in window]
         found = decoder.stream([image for image in images if isinstance(image, bytes)])
-        for position, (item, image) in enumerate(zip(items, images, strict=True)):
-            key = job.first_key + start + position
+        for (position, item), image in zip(window, images, strict=True):
+            key = job.first_key + position
             yield (key, item, image, next(found)) if isinstance(image, bytes) else (key, item, b"", image)
 
 
+def _windows(items: Sequence[Item]) -> Iterator[list[tuple[int, Item]]]:
+    """Items with their positions, few enough at a time to have their images in memory."""
+    window: list[tuple[int, Item]] = []
+    size = 0
+    for position, item in enumerate(items):
+        if window and (len(window) == _WINDOW or size + item.size > _WINDOW_BYTES):
+            yield window
+            window, size = [], 0
+        window.append((position, item))
+        size += item.size
+    if window:
+        yield window
+
+
 def read_image(item: Item) -> bytes | Undecodable:
-    """The image of an item as a file, or why its container is damaged there.
+    """The image of an item as a file, or why its container is damaged there; or why it is no image of a data set.
 
     Raises:
         OSError: as `read_bytes`.
     """
+    if item.size > _MOST_BYTES:
+        return Undecodable(f"{item.size:,} bytes, more than {_MOST_BYTES:,}")
     data = read_bytes(item)
     try:
         return item.unwrap(data) if item.unwrap else data

@@ -8,8 +8,9 @@ import sys
 import numpy as np
 import pytest
 from PIL import Image, ImageOps
+from softfeed.pipelines.shards import job
 from softfeed.pipelines.shards.convert import convert
-from softfeed.pipelines.shards.decoding import MAX_PIXELS, Decoder
+from softfeed.pipelines.shards.decoding import MAX_PIXELS, Decoder, HeaderReader
 from softfeed.pipelines.shards.encoding import decoded_by_pillow
 from softfeed.pipelines.shards.layout import ShardOptions
 from softfeed.pipelines.shards.shard_set import load
@@ -276,3 +277,32 @@ def test_pixels_of_many_large_images_are_not_held_at_once(encoded):
     assert runs == [1]  # its bytes fill a batch
     assert len(list(stream)) == 5
     assert sum(runs) == 6
+
+
+def test_files_of_absurd_sizes_are_not_read(tmp_path, folder):
+    source = folder(good_png=_file(_smooth((40, 24)), "PNG"))
+    with (source / "a" / "huge.png").open("wb") as file:
+        file.truncate(1 << 40)  # sparse: takes no room on the disk
+    outcome = convert(source, tmp_path / "set", workers=1, max_bad=1)
+    assert [(image.name, image.reason) for image in outcome.bad] == [
+        ("a/huge.png", "1,099,511,627,776 bytes, more than 268,435,456")
+    ]
+
+
+def test_large_files_are_not_read_many_at_a_time(tmp_path, folder, monkeypatch):
+    source = folder(**{f"a{row}_png": _file(_smooth((40, 24)), "PNG") for row in range(12)})
+    for path in source.rglob("*.png"):
+        with path.open("ab") as file:
+            file.truncate(1_000_000)  # zeros behind the image
+    held = []
+
+    stream = HeaderReader.stream
+
+    def watched(reader, images):
+        held.append(sum(map(len, images)))
+        return stream(reader, images)
+
+    monkeypatch.setattr(HeaderReader, "stream", watched)
+    monkeypatch.setattr(job, "_WINDOW_BYTES", 3_500_000)
+    convert(source, tmp_path / "set", ShardOptions(check=False), workers=1)
+    assert held == [3_000_000] * 4

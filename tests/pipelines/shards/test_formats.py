@@ -128,3 +128,21 @@ def test_loaders_give_the_same_batches(tmp_path, photos, image_folder, raw):
         for batch, expected in zip(batches[name], batches["webdataset"], strict=True):
             for values, others in zip(batch, expected, strict=True):
                 assert torch.equal(values, others)
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_shards_without_a_good_image_are_left_out(tmp_path, photos, read_samples, by_dali, name):
+    """DALI refuses an empty file; RecordIO's offsets count the files before."""
+    source, expected = photos
+    damaged = [sample for sample in sorted(expected) if sample.startswith("bee")]
+    for sample in damaged:
+        (source / sample).write_bytes(b"hello, world")
+    options = ShardOptions(format=name, shard_samples=4, shuffle=False)
+    convert(source, tmp_path / "set", options, workers=1, max_bad=4)
+    shards = load(tmp_path / "set")
+    assert (len(damaged), [shard.samples for shard in shards.manifest.shards]) == (4, [4, 3])
+    read = read_samples(shards)
+    assert {sample: image for sample, _, image in read} == {
+        sample: image for sample, (_, image) in expected.items() if sample not in damaged
+    }
+    assert by_dali(shards) == [(label, image) for _, label, image in read]

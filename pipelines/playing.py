@@ -46,6 +46,7 @@ class Player:
         Yields:
             Each batch with its images as the graph wrote them.
         """
+        self._enter_process()
         # The thread gets the preparer alone: a loader that is dropped in the middle of an epoch can then be collected,
         # which closes this generator, which ends the thread.
         ahead = WorkAhead(produce, steps, depth=self._depth, timeout=self._timeout, doing=self._preparer.doing)
@@ -53,6 +54,7 @@ class Player:
         patience = _PATIENCE_S
         try:
             for prepared in ahead:
+                self._check_process()
                 if isinstance(prepared, Failure):
                     while in_flight:  # the batches before the one that failed are good
                         yield self._collect(in_flight, build)
@@ -67,15 +69,35 @@ class Player:
             patience = 0.0
             raise
         finally:
-            if not ahead.close(patience=patience):
-                self._preparer.abandon()
-            if self._runner is not None and not self._runner.drain():
-                self._drop_graph()
+            self._leave(ahead, patience)
+
+    def _leave(self, ahead: WorkAhead, patience: float) -> None:
+        """End what plays an epoch."""
+        if os.getpid() != self._process:
+            return  # it goes on in the parent
+        if not ahead.close(patience=patience):
+            self._preparer.abandon()
+        if self._runner is not None and not self._runner.drain():
+            self._drop_graph()
 
     def close(self) -> None:
         """Free the graph and close the files."""
+        self._enter_process()
         self._drop_graph()
         self._preparer.close()
+
+    def _enter_process(self) -> None:
+        """In a process forked from the one that played before, leave everything to the parent and begin anew."""
+        if os.getpid() != self._process:
+            self._process, self._runner = os.getpid(), None
+            self._preparer.abandon()
+
+    def _check_process(self) -> None:
+        if os.getpid() != self._process:
+            raise RuntimeError(
+                f"an iterator must be used in the process that made it, {self._process}, got {os.getpid()}; "
+                "iterate over the loader anew in a forked process"
+            )
 
     def _drop_graph(self) -> None:
         runner, self._runner = self._runner, None

@@ -133,8 +133,9 @@ class Preparer:
         self._reader, self._shapes = self._reader.another(), self._new_shapes()
 
     def close(self) -> None:
-        """Close the files."""
+        """Close the files, and the graph that reads headers."""
         self._reader.close()
+        self._shapes.close()
 
     def _prepare(self, epoch: Epoch, step: Step) -> Prepared:
         index = epoch.order[np.arange(step.start, step.start + step.count) % len(epoch.order)]

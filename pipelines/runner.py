@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from nvidia.dali.pipeline import Pipeline
 
+from .forks import left_alone
 from .graph import IMAGES
 
 
@@ -22,7 +23,7 @@ class GraphRunner:
     """
 
     def __init__(self, graph: Pipeline, device: torch.device, depth: int) -> None:
-        self._graph, self._device, self._depth = graph, device, depth
+        self._graph, self._device, self._depth = left_alone(graph), device, depth
         # The graph reads images where they lie, so they are kept until it has run, and on a GPU, where it runs
         # behind the host, for as many batches again.
         self._kept: deque[object] = deque(maxlen=2 * depth + 1)

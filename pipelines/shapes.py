@@ -10,6 +10,7 @@ import numpy as np
 from nvidia.dali import fn, types
 from nvidia.dali.pipeline import pipeline_def
 
+from .forks import left_alone
 from .shards.decoding import Decoder, Undecodable
 from .sources import Source
 
@@ -120,16 +121,17 @@ class ImageShapes:
                 failures[row] = UnreadableImageError(self._source.describe(index), reason)
         return failures
 
+    def close(self) -> None:
+        """End the graph that reads headers; what is known stays."""
+        pipeline, self._pipeline = self._pipeline, None
+        if pipeline is not None:
+            pipeline._shutdown()
+
     def _headers(self, images: Sequence[np.ndarray]) -> np.ndarray:
         """Height, width and channels in each header, (N, 3)."""
         if self._pipeline is None:
-            self._pipeline = _peek(
-                batch_size=self._batch_size,
-                num_threads=self._num_threads,
-                device_id=None,
-                prefetch_queue_depth=1,
-                set_affinity=False,
-            )
+            settings = {"batch_size": self._batch_size, "num_threads": self._num_threads, "device_id": None}
+            self._pipeline = left_alone(_peek(**settings, prefetch_queue_depth=1, set_affinity=False))
         return _run(self._pipeline, list(images)).as_array()
 
 

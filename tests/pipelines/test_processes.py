@@ -1,0 +1,241 @@
+"""Loaders in other processes, in threads that hang, and at the end of everything: no hang, no leak."""
+
+import gc
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import textwrap
+import threading
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from softfeed.pipelines import Loader, Recipe, SoftCrop, SoftShift, presets
+
+CROP, SHIFT = Recipe(crop=SoftCrop()), Recipe(crop=SoftShift())
+
+
+def python(code, *arguments, timeout=120):
+    """Run code in a fresh interpreter; what it printed."""
+    script = "import sys, os, torch\nfrom softfeed.pipelines import *\n" + textwrap.dedent(code)
+    command = [sys.executable, "-c", script, *map(str, arguments)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=timeout, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert not done.stderr
+    return done.stdout
+
+
+def in_fork(function):
+    """Call a function in a forked child, which then leaves as any interpreter does; what it returned, as text."""
+    reading, writing = os.pipe()
+    child = os.fork()
+    if child == 0:
+        status = 1
+        try:
+            os.write(writing, str(function()).encode())
+            status = 0
+        finally:
+            os._exit(status)
+    os.close(writing)
+    with os.fdopen(reading) as pipe:
+        signal.alarm(60)  # a child that hangs ends the test
+        said = pipe.read()
+        _, status = os.waitpid(child, 0)
+        signal.alarm(0)
+    assert status == 0, said
+    return said
+
+
+@pytest.mark.filterwarnings("ignore:.*use of fork\\(\\) may lead to deadlocks:DeprecationWarning")
+@pytest.mark.parametrize("moment", ["before", "middle", "after"])
+def test_a_loader_goes_on_in_a_forked_child(noise_set, make_loader, moment):
+    loader = make_loader(noise_set, CROP)
+    expected = [batch.images.sum().item() for batch in loader]
+    if moment == "before":
+        loader = make_loader(noise_set, CROP)
+    loader.set_epoch(0)
+    batches = iter(loader)
+    if moment == "middle":
+        next(batches)
+
+    def child():
+        loader.set_epoch(0)
+        return [batch.images.sum().item() for batch in loader]
+
+    assert in_fork(child) == str(expected)
+    rest = [batch.images.sum().item() for batch in batches]
+    assert rest == expected[moment == "middle" :], "the parent's own pass did not go on"
+
+
+@pytest.mark.filterwarnings("ignore:.*use of fork\\(\\) may lead to deadlocks:DeprecationWarning")
+def test_an_iterator_of_the_parent_is_refused_in_a_forked_child(noise_sets, make_loader):
+    batches = iter(make_loader(noise_sets["raw"], SHIFT, 2, prefetch=1))
+    next(batches)
+
+    def child():
+        with pytest.raises(RuntimeError, match=r"an iterator must be used in the process that made it, \d+, got \d+"):
+            list(batches)
+        return "refused"
+
+    assert in_fork(child) == "refused"
+    assert len(list(batches)) == 17
+
+
+LEAVING = """
+    loader = Loader(sys.argv[1], Recipe(crop=SoftCrop()), 4, 32, device="cpu", num_threads=1)
+    batches = iter(loader)
+    next(batches)
+    {ending}
+    print("left")
+"""
+
+
+@pytest.mark.parametrize(
+    "ending",
+    [
+        "pass",
+        "del loader, batches",
+        "loader.close()",
+        "child = os.fork(); os.waitpid(child, 0) if child else None",
+        "child = os.fork(); os.waitpid(child, 0) if child else loader.close()",
+        "child = os.fork(); os.waitpid(child, 0) if child else print(len(list(loader)), flush=True)",
+    ],
+)
+def test_an_interpreter_ends_with_a_live_iterator(noise_sets, ending):
+    code = "import warnings\nwarnings.simplefilter('ignore')\n" + textwrap.dedent(LEAVING.format(ending=ending))
+    assert "left" in python(code, noise_sets["folder"])
+
+
+SPAWNED = """
+    import torch.multiprocessing as processes
+
+    def play(rank, data):
+        loader = Loader(data, Recipe(crop=SoftCrop()), 4, 32, device="cpu", num_threads=1, rank=rank, world_size=2)
+        print(len([batch for batch in loader]), flush=True)
+
+    if __name__ == "__main__":
+        loader = Loader(sys.argv[1], Recipe(crop=SoftCrop()), 4, 32, device="cpu", num_threads=1)
+        next(iter(loader))
+        processes.spawn(play, (sys.argv[1],), nprocs=2)
+"""
+
+
+def test_loaders_in_spawned_processes(noise_sets, tmp_path):
+    script = tmp_path / "spawning.py"
+    script.write_text("import sys\nfrom softfeed.pipelines import *\n" + textwrap.dedent(SPAWNED))
+    command = [sys.executable, str(script), str(noise_sets["raw"])]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    assert done.stdout.split() == ["4", "4"], done.stderr
+
+
+def used():
+    """Threads that Python knows, all threads, and open descriptors."""
+    gc.collect()
+    tasks, files = (len(list(Path("/proc/self", kind).iterdir())) for kind in ("task", "fd"))
+    return {"python threads": threading.active_count(), "threads": tasks, "descriptors": files}
+
+
+def test_nothing_is_left_of_loaders_that_are_left_anyhow(noise_set):
+    """Broken out of, failed in, used side by side, closed or dropped: no thread and no descriptor stays."""
+
+    def use():
+        # not of `make_loader`, which keeps them
+        training, validation = (
+            Loader(noise_set, recipe, 8, 32, device="cpu", num_threads=1, index=True)
+            for recipe in (CROP, presets.evaluation())
+        )
+        for _ in training:
+            assert sum(len(batch.index) for batch in validation) == 37
+            break
+        with pytest.raises(ZeroDivisionError):
+            [1 / 0 for _ in training]
+        next(iter(validation))
+        training.close()
+        validation.close()
+
+    use()
+    before = used()
+    for _ in range(5):
+        use()
+    after = used()
+    assert all(after[name] <= before[name] for name in before), (before, after)
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # of numpy, which cannot seek in a pipe
+def test_a_read_that_hangs_is_named_and_left(noise_folder, make_loader, tmp_path):
+    """A named pipe in the place of an image: whoever opens it waits for a writer for ever."""
+    data = shutil.copytree(noise_folder, tmp_path / "data")
+    loader = make_loader(data, CROP, 4, shuffle=False, timeout=0.5)
+    pipe = loader.source(9)
+    Path(pipe).unlink()
+    os.mkfifo(pipe)
+    batches, played = iter(loader), []
+    start = time.monotonic()
+    with pytest.raises(TimeoutError, match=r"a batch must come within 0\.5 s, got none while reading") as caught:
+        played.extend(batches)
+    assert time.monotonic() - start < 5
+    assert f"while reading {pipe} (in reading.py:" in str(caught.value)
+    assert "_file < reading.py:" in str(caught.value)
+    assert "\n" not in str(caught.value)
+    loader.close()  # does not wait for it
+    hung = [thread for thread in threading.enumerate() if thread.name == "softfeed-reader"]
+    assert len(hung) == 1
+    os.close(os.open(pipe, os.O_RDWR | os.O_NONBLOCK))  # a writer, so that the thread wakes and ends
+    for _ in range(100):
+        hung[0].join(0.1)
+        if not hung[0].is_alive():
+            break
+    assert not hung[0].is_alive()
+
+
+def test_leaving_a_pass_whose_read_hangs(noise_sets, make_loader, monkeypatch):
+    """Breaking out gives the read a little time, then goes on with descriptors of its own."""
+    monkeypatch.setattr("softfeed.pipelines.playing._PATIENCE_S", 0.2)
+    release, preadv, calls = threading.Event(), os.preadv, []
+    loader = make_loader(noise_sets["encoded"], CROP, 4, shuffle=False, prefetch=2)
+    expected = [batch.images for batch in loader]
+
+    def hanging(*arguments):
+        calls.append(arguments)
+        if len(calls) == 20:
+            release.wait(60)
+        return preadv(*arguments)
+
+    monkeypatch.setattr(os, "preadv", hanging)
+    loader.set_epoch(0)
+    next(iter(loader))
+    while len(calls) < 20:
+        time.sleep(0.01)
+    loader.set_epoch(0)
+    start = time.monotonic()
+    for batch, images in zip(loader, expected, strict=True):
+        torch.testing.assert_close(batch.images, images, rtol=0, atol=0)
+    assert time.monotonic() - start < 30
+    assert sum(thread.name == "softfeed-reader" for thread in threading.enumerate()) == 1  # the one that hangs
+    release.set()
+
+
+MEMORY = """
+    import gc
+    import numpy as np
+    def resident():
+        gc.collect()
+        with open("/proc/self/statm") as file:
+            return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    loader = Loader(sys.argv[1], presets.by_name("soft-imagenet-ta"), 5, 96, device="cpu", num_threads=1)
+    used = []
+    for _ in range(10):
+        for _ in range(10):
+            for batch in loader:
+                pass
+        used.append(resident())
+    print(used[9] / used[1])
+"""
+
+
+def test_memory_after_ten_epochs_is_that_after_two(photo_folder):
+    """Ten passes over ten images count as an epoch."""
+    assert float(python(MEMORY, photo_folder)) < 1.02

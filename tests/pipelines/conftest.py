@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 from softfeed.pipelines import (
     AdditiveNoise,
+    CutMix,
     Flip,
     Linear,
     Loader,
@@ -30,6 +31,7 @@ EVERY_SLOT = {
     "policy": RandAugment(),
     "normalize": Normalize(),
     "occlude": Occlude(share=(0.0, 0.5)),
+    "mix": CutMix(),
     "noise": AdditiveNoise(),
     "mollify": Mollify(),
     "views": 2,
@@ -107,7 +109,7 @@ def noise_set(request: pytest.FixtureRequest, noise_sets: dict[str, Path]) -> Pa
 
 @pytest.fixture(params=["resized", "shifted"])
 def every_operation(request: pytest.FixtureRequest) -> Recipe:
-    """A recipe with every slot in use, for images of 32 x 32 pixels."""
+    """A recipe with every slot in use, for images of 32 x 32 pixels and soft targets."""
     assert {"crop", *EVERY_SLOT} == {field.name for field in fields(Recipe)}, "a slot that EVERY_SLOT does not have"
     sigma = Linear(0.3, 0.1, 0, 3)
     return Recipe(crop=SoftCrop(sigma=sigma) if request.param == "resized" else SoftShift(sigma=sigma), **EVERY_SLOT)

@@ -87,6 +87,13 @@ def _add_playing(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
         "--threads", type=int, metavar="N", help="threads of the graph; workers of other loaders (default: the cores)"
     )
+    group.add_argument(
+        "--dtype",
+        choices=("float32", "float16", "bfloat16"),
+        default="float32",
+        help="of images (default: %(default)s)",
+    )
+    group.add_argument("--channels-last", action="store_true", help="images with channels last (default: first)")
     group.add_argument("--device", choices=("cpu", "cuda"), help="default: the GPU where there is one")
     group.add_argument(
         "--seconds", type=float, default=3.0, metavar="S", help="length of a turn, besides its warm-up (default: 3)"
@@ -161,7 +168,9 @@ def _session(args: argparse.Namespace) -> Session:
     shape = open_source(args.data).raw_shape
     recipe = recipe_by_name(args.recipe, raw=shape is not None)
     size = args.image_size or (224 if shape is None else max(shape[:2]))
-    played = Played(args.data, recipe, args.batch_size, size, args.threads, pick_device(args.device).type)
+    device = pick_device(args.device).type
+    output = {"dtype": args.dtype, "channels_last": args.channels_last}
+    played = Played(args.data, recipe, args.batch_size, size, args.threads, device, **output)
     return Session(played, args.seconds, args.repeats, args.cold, args.model, command_line(sys.argv[1:]), progress)
 
 

@@ -3,6 +3,7 @@
 `python -m softfeed.benchmarks.gpu_runs IMAGE_FOLDER --results FOLDER` writes `FOLDER/NAME-gpu.json` and charts:
 
 - `steps`: the decode-and-resize graph against the full recipe, step by step, GPU time, and a ResNet-50 step's waiting;
+  `steps-float16` the same with float16 images, channels last;
 - `operations`: soft against hard, each operation alone, the full recipe over the graph up to the resize;
 - `peers`: other loaders; `peers-500` the same on images re-encoded to 500 pixels;
 - `alternatives`: the blur's own cost for a batch of 256;
@@ -30,6 +31,7 @@ def runs(data: str, device: str) -> dict[str, list[str]]:
     large = ["--device", device, "--batch-size", "256"]
     return {
         "steps": [*BENCH, data, *large, "--model", "resnet50"],
+        "steps-float16": [*BENCH, data, *large, "--model", "resnet50", "--dtype", "float16", "--channels-last"],
         "operations": [*BENCH, data, *large, "--suite", "operations"],
         "peers": [*BENCH, data, *large, "--suite", "peers"],
         "peers-500": [*BENCH, data, *large, "--suite", "peers", "--max-side", "500"],

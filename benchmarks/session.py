@@ -92,6 +92,8 @@ class Session:
             "image_size": played.image_size,
             "threads": played.threads,
             "device": played.device,
+            "dtype": played.dtype,
+            "channels_last": played.channels_last,
             "model": self.model,
             "seconds": self.seconds,
             "repeats": self.repeats,

@@ -41,6 +41,8 @@ class Played:
         image_size: Side of the output in pixels.
         threads: CPU threads of the graph, or None for the loader's own choice.
         device: "cpu" or "cuda".
+        dtype: Of the images: "float32", "float16" or "bfloat16".
+        channels_last: Whether the images come with channels last.
     """
 
     data: str
@@ -49,12 +51,15 @@ class Played:
     image_size: int
     threads: int | None
     device: str
+    dtype: str = "float32"
+    channels_last: bool = False
 
     def loader(self, recipe: Recipe | None = None, *, kind: Any = Loader, **settings: Any) -> Any:
         """A loader, or something like one, that plays it, or another recipe in the same way."""
         recipe = recipe or self.recipe
+        output = {"dtype": getattr(torch, self.dtype), "channels_last": self.channels_last}
         targets = "soft" if recipe.needs_targets else "confidence"
-        settings = {"num_threads": self.threads, "device": self.device, "targets": targets} | settings
+        settings = {"num_threads": self.threads, "device": self.device, "targets": targets} | output | settings
         return kind(self.data, recipe, self.batch_size, self.image_size, **settings)
 
 

@@ -39,7 +39,9 @@ class TrainingStep:
     def __call__(self, images: torch.Tensor, labels: torch.Tensor) -> None:
         """One step."""
         with torch.autocast(self._device.type, torch.bfloat16, enabled=self._half):
-            loss = self._loss(self._model(images.to(**self._layout) if self._half else images), labels)
+            # a model in float32 without autocast takes no other type
+            images = images.to(**self._layout) if self._half else images.float()
+            loss = self._loss(self._model(images), labels)
         self._optimizer.zero_grad(set_to_none=True)
         loss.backward()
         self._optimizer.step()
@@ -48,9 +50,9 @@ class TrainingStep:
 class SyntheticBatches:
     """The same batch again and again, on the device: what a loader without any cost would be."""
 
-    def __init__(self, loader: Loader) -> None:
+    def __init__(self, loader: Loader, dtype: torch.dtype) -> None:
         shape = (loader.batch_size, 3, loader.image_size, loader.image_size)
-        self._images = torch.randn(shape, device=loader.device)
+        self._images = torch.randn(shape, device=loader.device).to(dtype)
         self._labels = torch.randint(loader.num_classes, (loader.batch_size,), device=loader.device)
 
     def __iter__(self) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
@@ -67,7 +69,7 @@ def contenders(played: Played, model: str) -> dict[str, Contender]:
     loader = played.loader()
     step = TrainingStep(model, loader.num_classes, loader.image_size, loader.device, half=loader.device.type == "cuda")
     return {
-        ALONE: _training(step, SyntheticBatches(loader), loader.device),
+        ALONE: _training(step, SyntheticBatches(loader, getattr(torch, played.dtype)), loader.device),
         LOADER: Here(of_loader(played.loader())),
         TOGETHER: _training(step, loader, loader.device),
     }

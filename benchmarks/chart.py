@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from ..train.diagram import GRID, HARD, INK, SOFT, diagram
 from .measurement import Rate
+from .steps import Step
 
 
 def bars(rates: Sequence[Rate], title: str, *, marked: str = "") -> bytes:
@@ -32,6 +33,27 @@ def bars(rates: Sequence[Rate], title: str, *, marked: str = "") -> bytes:
         axes.margins(x=0.15)
         axes.grid(axis="x", color=GRID)
         axes.set_axisbelow(True)
+    return buffer.getvalue()
+
+
+def added(steps: Sequence[Step], title: str) -> bytes:
+    """The time per image that each step adds, by the clock and of all cores together, as PNG.
+
+    Args:
+        steps: From top to bottom.
+        title: Above the bars.
+    """
+    with diagram(width=7.5, height=1.6 + 0.45 * len(steps)) as (figure, buffer):
+        axes = figure.add_subplot()
+        rows = range(len(steps))
+        axes.barh([row - 0.19 for row in rows], [step.wall_us for step in steps], 0.36, color=SOFT, label="clock")
+        axes.barh([row + 0.19 for row in rows], [step.cpu_us for step in steps], 0.36, color=HARD, label="CPU")
+        axes.set_yticks(rows, [f"{step.name}\n{step.images_per_s:,.0f} images/s" for step in steps], fontsize=9)
+        axes.invert_yaxis()
+        axes.set(title=title, xlabel="microseconds per image that the step adds")
+        axes.grid(axis="x", color=GRID)
+        axes.set_axisbelow(True)
+        axes.legend()
     return buffer.getvalue()
 
 

@@ -187,10 +187,13 @@ def _suite(name: str) -> Callable[[Session, argparse.Namespace], Result]:
 
 def _chart(measured: Result) -> bytes:
     from . import chart
+    from .steps import Step
 
     if "curves" in measured.facts:
         return chart.curves(measured.facts["curves"], measured.facts.get("axes", {}))
     title = f"{measured.suite}, {measured.settings['image_size']} pixels, batches of {measured.settings['batch_size']}"
+    if "steps" in measured.facts:
+        return chart.added([Step(**step) for step in measured.facts["steps"]], title)
     return chart.bars(measured.rates, title, marked="softfeed")
 
 

@@ -36,12 +36,12 @@ class TrainingStep:
         self._loss = nn.CrossEntropyLoss()
         self._optimizer = torch.optim.SGD(self._model.parameters(), lr=1e-6, momentum=0.9)
 
-    def __call__(self, images: torch.Tensor, labels: torch.Tensor) -> None:
-        """One step."""
+    def __call__(self, images: torch.Tensor, targets: torch.Tensor) -> None:
+        """One step; targets are labels (N,) or probabilities (N, K)."""
         with torch.autocast(self._device.type, torch.bfloat16, enabled=self._half):
             # a model in float32 without autocast takes no other type
             images = images.to(**self._layout) if self._half else images.float()
-            loss = self._loss(self._model(images), labels)
+            loss = self._loss(self._model(images), targets)
         self._optimizer.zero_grad(set_to_none=True)
         loss.backward()
         self._optimizer.step()
@@ -79,9 +79,10 @@ def _training(step: TrainingStep, batches: Iterable[Any], device: torch.device) 
     clock = LoopClock(device)
 
     def epoch() -> Iterator[int]:
-        for images, labels, *_ in clock.fetch(batches):
+        for images, targets, *_ in clock.fetch(batches):
             images = images.flatten(0, -4)  # several views are so many more images
-            step(images, labels.repeat(len(images) // len(labels)))
+            soft = targets.is_floating_point()
+            step(images, targets.flatten(0, -2) if soft else targets.repeat(len(images) // len(targets)))
             yield len(images)
 
     return Here(epoch, lambda: clock.read()[1])

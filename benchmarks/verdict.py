@@ -21,6 +21,7 @@ _ADVICE = {
     "shift": "use more cores, or a GPU",
     "occlusion": "use fewer patches, more cores, or a GPU",
     "hand-over": "use larger batches, which share the cost",
+    "mix": "mix fewer batches, use more cores, or a GPU",
     "noise": "leave it out, use more cores, or a GPU",
     "mollification": "give its roles less weight, use more cores, or a GPU",
 }

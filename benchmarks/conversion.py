@@ -253,7 +253,10 @@ def _ratios(rates: dict[str, Any], spent: dict[str, list[float]]) -> Iterator[tu
         yield f"{name} / {to}", statistics.median(ours / theirs for ours, theirs in pairs)
     for to in (_WRITER, _FLUSHED):
         pairs = zip(spent[_PLAIN][1:], spent[to][1:], strict=True)
-        yield f"{_PLAIN} / {to}, per processor second", statistics.median(theirs / ours for ours, theirs in pairs)
+        yield (
+            f"{_PLAIN} / {to}, per processor second",
+            statistics.median(theirs / max(ours, 1e-9) for ours, theirs in pairs),
+        )
 
 
 def _parse(arguments: list[str] | None) -> argparse.Namespace:

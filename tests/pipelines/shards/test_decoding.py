@@ -3,11 +3,21 @@ import re
 import struct
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
 from PIL import Image
-from softfeed.pipelines.shards.decoding import MAX_PIXELS, Decoded, Decoder, HeaderReader, Undecodable, extension_of
+from softfeed.pipelines.shards.decoding import (
+    MAX_PIXELS,
+    Decoded,
+    Decoder,
+    HeaderReader,
+    Undecodable,
+    drop_readers,
+    extension_of,
+    kept_reader,
+)
 
 
 @pytest.mark.parametrize(
@@ -147,3 +157,29 @@ def test_decompression_bombs_take_no_memory(encoded, tmp_path):
     # Pillow would take 768 MB for one of them
     run = subprocess.run([sys.executable, "-c", _MEASURE, tmp_path], capture_output=True, text=True, check=True)
     assert int(run.stdout) < 100_000  # kB
+
+
+def test_readers_are_built_once_per_thread_and_process(encoded):
+    image = encoded(0)
+    first = kept_reader(check=True)
+    assert kept_reader(check=True) is first
+    assert kept_reader(check=False) is not first
+    assert kept_reader(check=True, keep_pixels=True) is not first
+    with ThreadPoolExecutor(1) as thread:
+        other = thread.submit(lambda: (kept_reader(check=True), kept_reader(check=True).decode([image]))).result()
+    assert other[0] is not first
+    assert other[1] == first.decode([image])
+    drop_readers()
+    assert kept_reader(check=True) is not first
+
+
+def test_headers_of_many_images_come_in_order(encoded):
+    """More than one run reads, one of them with an image that fails it."""
+    sizes = [(20 + number % 7, 10 + number % 5) for number in range(150)]
+    images = [encoded(number, size=size, kind="JPEG") for number, size in enumerate(sizes)]
+    images[70] = images[70][:30]
+    found = HeaderReader().decode(images)
+    assert isinstance(found[70], Undecodable)
+    assert [(each.width, each.height) for number, each in enumerate(found) if number != 70] == [
+        size for number, size in enumerate(sizes) if number != 70
+    ]

@@ -1,0 +1,42 @@
+import json
+
+import pytest
+from PIL import Image
+from softfeed.benchmarks import conversion
+from softfeed.pipelines.shards.shard_set import load
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Two classes of two photographs."""
+    for name in ("cat", "dog"):
+        (tmp_path / "images" / name).mkdir(parents=True)
+        for number in range(2):
+            Image.effect_noise((60, 40), 90).save(tmp_path / "images" / name / f"{number}.jpg")
+    return tmp_path / "images"
+
+
+def test_a_set_of_holes_opens_as_a_real_one(tmp_path):
+    outcome = conversion._opening(tmp_path, samples=5000, shards=7, repeats=1)
+    assert (outcome["samples"], outcome["shards"], len(outcome["all_s"])) == (5000, 7, 2)
+    assert len(load(tmp_path).samples) == 5000
+
+
+def test_a_small_run_writes_a_result(tmp_path, folder, monkeypatch):
+    opening = conversion._opening
+    monkeypatch.setattr(conversion, "_opening", lambda path, *_: opening(path, 5000, 7, 1))
+    output = tmp_path / "result.json"
+    arguments = [str(folder), "--copies=3", "--repeats=1", "--shard-size=5", "--synthetic=300", f"--output={output}"]
+    assert conversion.main([*arguments, f"--scratch={tmp_path}"]) == 0
+    result = json.loads(output.read_text())
+    assert {row["name"] for row in result["rates"]} == {name for pair in conversion._RATIOS for name in pair}
+    facts = result["facts"]
+    assert all(ratio >= 0 for ratio in facts["ratios"].values())
+    assert len(facts["ratios"]) == 6
+    assert facts["memory"]["samples"] == 300
+    assert 50 < facts["memory"]["worker_mb"] < 500
+
+
+def test_the_folder_must_exist(capsys):
+    assert conversion.main(["/nonexistent"]) == 2
+    assert capsys.readouterr().err == "error: image folder must exist, got /nonexistent; check the path\n"

@@ -18,6 +18,7 @@ from .decoder import Decoder, visible_part
 from .occlusion import occlusion_stage
 from .output import Output
 from .recipe import Recipe
+from .views import DECODED, of_view
 
 _TYPES = {np.dtype(np.float32): types.DALIDataType.FLOAT, np.dtype(np.int32): types.DALIDataType.INT32}
 
@@ -65,7 +66,8 @@ def build_graph(
         until: The stage, one of `stages`, to end after, for measurements; None for all of them.
 
     Returns:
-        A pipeline with one output on the device, images of (3, size, size), or (size, size, 3) with channels last.
+        A pipeline with an output for each view, on the device, images of (3, size, size), or (size, size, 3) with
+        channels last.
     """
 
     # Only a policy needs conditionals, and turning them on rewrites the whole function.
@@ -75,8 +77,14 @@ def build_graph(
             name: fn.external_source(name=name, ndim=array.ndim - 1, dtype=_TYPES[array.dtype])
             for name, array in example.items()
         }
-        images = _stages(recipe, inputs, options, size=size, raw=raw, output=output)
-        return images[stages(recipe, raw=raw)[-1] if until is None else until]
+        source, views, decoder = _source(options, raw=raw), [inputs], None if raw else options.decoder
+        if recipe.views > 1:
+            views = [of_view(inputs, view) for view in range(recipe.views)]
+            if "start" in views[0]:
+                shared = {"start": inputs[DECODED[0]], "extent": inputs[DECODED[1]]}
+                source, decoder = visible_part(source, shared, decoder), None
+        last = stages(recipe, raw=raw)[-1] if until is None else until
+        return tuple(_stages(recipe, source, view, decoder, size=size, output=output)[last] for view in views)
 
     return graph(
         batch_size=options.batch_size,
@@ -98,21 +106,32 @@ def stages(recipe: Recipe, *, raw: bool) -> list[str]:
     return [*names, *["occlusion"] * bool(recipe.occlude)]
 
 
-def _stages(
-    recipe: Recipe, inputs: dict[str, Any], options: GraphOptions, *, size: int, raw: bool, output: Output
-) -> dict[str, Any]:
-    """Images after each of the `stages`."""
-    route = way(recipe, raw=raw)
+def _source(options: GraphOptions, *, raw: bool) -> Any:
+    """Encoded bytes, or raw pixels on the device."""
     layout: dict[str, Any] = {"ndim": 3, "layout": "HWC"} if raw else {"ndim": 1}
     images = fn.external_source(name=IMAGES, dtype=types.DALIDataType.UINT8, no_copy=True, **layout)
-    if raw and options.device_id is not None:
-        images = images.gpu()
+    return images.gpu() if raw and options.device_id is not None else images
+
+
+def _stages(
+    recipe: Recipe, images: Any, inputs: dict[str, Any], decoder: Decoder | None, *, size: int, output: Output
+) -> dict[str, Any]:
+    """Images after each of the `stages`.
+
+    Args:
+        recipe: The steps.
+        images: Encoded bytes, or without a decoder uint8 HWC pixels.
+        inputs: Nodes of the numbers of one view.
+        decoder: Settings of the decoder, if there is something to decode.
+        size: Side of the square output in pixels.
+        output: Type and layout of the finished images.
+    """
     after = {}
-    if route == "shift":
+    if "shift" in inputs:
         images = after["normalise"] = normalized(images, inputs, recipe.normalize, output)
         images = after["shift"] = shifted(images, inputs, size=size)
     else:
-        images = after["cut" if raw else "decode"] = visible_part(images, inputs, None if raw else options.decoder)
+        images = after["decode"] = after["cut"] = visible_part(images, inputs, decoder)
         if recipe.crop.resizes:
             images = after["resize"] = resized(images, inputs)
         if recipe.policy is not None:

@@ -58,7 +58,7 @@ class Loader:
     and let go with work on it still queued. Used on another stream, it must be kept until that has done its work.
 
     A recipe with `views=V` > 1 puts V in front of the shapes of `images`, `confidence`, `targets` and `details`; the
-    bytes of a sample are read once.
+    bytes of a sample are read and decoded once.
 
     Args:
         data: An image folder (`class/image.jpg`) or a shard set written by `softfeed convert`.
@@ -173,9 +173,10 @@ class Loader:
             extra=[name for name, wanted in (("index", index), ("details", details)) if wanted],
         )
         device_id = None if self.device.type == "cpu" else self.device.index
-        images = batch_size * recipe.views
-        decoder = decoder_for(self._source, self.device, images, hw_decoder_load=hw_decoder_load, roi_decode=roi_decode)
-        self._options = GraphOptions(images, threads, device_id, prefetch, decoder)
+        decoder = decoder_for(
+            self._source, self.device, batch_size, hw_decoder_load=hw_decoder_load, roi_decode=roi_decode
+        )
+        self._options = GraphOptions(batch_size, threads, device_id, prefetch, decoder)
         self._errors = ErrorLog(self._source, on_error, max_errors)
         self._preparer = Preparer(
             self._source,

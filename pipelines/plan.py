@@ -19,6 +19,7 @@ from .mixing import Mixing
 from .mollify import ROLES, Mollification, strengths
 from .occlusion import Patches, occlusion_numbers
 from .recipe import Recipe
+from .views import by_view
 
 
 @dataclass(frozen=True)
@@ -26,7 +27,8 @@ class Plan:
     """What is done to each of N samples.
 
     Attributes:
-        inputs: Arrays for the graph, by the name of their input, one row per sample.
+        inputs: Arrays for the graph, by the name of their input, one row per sample; see `views.by_view` for several
+            views.
         certainty: float32 (N,) in [0, 1], the product over the steps.
         window: The windows, in source pixels.
         placement: What they show, and where that goes in the output.
@@ -146,7 +148,7 @@ def plan(
         brought = softops.combined(*certainties[:unmixed])[mixing.row]
         mixed_certainty = softops.combined(brought, *(late[:, None] for late in certainties[unmixed:]))
     return Plan(
-        inputs=inputs,
+        inputs=inputs if draws.views == 1 else by_view(inputs, draws.views),
         certainty=softops.combined(*certainties),
         window=window,
         placement=placement,

@@ -186,9 +186,7 @@ class Preparer:
             self._check_fixed_size(index, shape)
         views = self._recipe.views
         draws = Draws(self._seed, epoch.number, step.start, step.count, views, rows=drawn)
-        if views > 1:  # the same bytes again for each view
-            shape = np.tile(shape[0], views), np.tile(shape[1], views)
-            images = images * views if isinstance(images, list) else np.concatenate([images] * views)
+        shape = np.tile(shape[0], views), np.tile(shape[1], views)
         # of the step of all ranks, so that schedules go by what was played and not by who played it
         time = epoch.number + step.begin / len(epoch.order)
         raw = self._source.raw_shape is not None

@@ -5,11 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from . import checks
-from .crops import Crop, SoftCrop
-from .mixing import Mix
+from .augmix import AugMix
+from .crops import CenterCrop, Crop, PadCrop, RandomResizedCrop, SoftCrop, SoftShift
+from .masks import Cutout, GridMask, HideAndSeek, RandomErasing
+from .mixing import CopyPaste, CutMix, Mix, Mixup, Mosaic
 from .mollify import AdditiveNoise, Mollify
-from .occlusion import Mask
-from .policies import Policy
+from .occlusion import Mask, Occlude
+from .policies import AutoAugment, Policy, RandAugment, TrivialAugment
 
 
 @dataclass(frozen=True)
@@ -52,6 +54,19 @@ class Normalize:
                 raise ValueError(f"std must be that of pixels scaled to [0, 1], got {value}; divide by 255")
 
 
+_SLOTS: dict[str, tuple[type, ...]] = {
+    "crop": (SoftCrop, SoftShift, RandomResizedCrop, PadCrop, CenterCrop),
+    "flip": (Flip,),
+    "policy": (RandAugment, TrivialAugment, AutoAugment, AugMix),
+    "normalize": (Normalize,),
+    "occlude": (Occlude, RandomErasing, Cutout, HideAndSeek, GridMask),
+    "mix": (Mixup, CutMix, CopyPaste, Mosaic),
+    "noise": (AdditiveNoise,),
+    "mollify": (Mollify,),
+}
+_NORMALISED = ("occlude", "mix", "noise", "mollify")  # slots whose steps need a normalised image
+
+
 @dataclass(frozen=True)
 class Recipe:
     """The steps of an augmentation, in the order in which they run; None leaves a step out.
@@ -70,6 +85,7 @@ class Recipe:
         views: Versions of each sample, each with draws of its own, for self-supervised training.
 
     Raises:
+        TypeError: if a step is in the slot of another kind, or there is no crop or normalisation.
         ValueError: if there are several views of a crop that is not random.
     """
 
@@ -84,6 +100,18 @@ class Recipe:
     views: int = 1
 
     def __post_init__(self) -> None:
+        for slot, kinds in _SLOTS.items():
+            step = getattr(self, slot)
+            if not isinstance(step, kinds) and step is not None:
+                right = [name for name, others in _SLOTS.items() if isinstance(step, others)]
+                advice = f"; it belongs in {right[0]}" if right else ""
+                if right and right[0] in _NORMALISED and slot not in _NORMALISED:
+                    advice += ", as it needs a normalised image"
+                kinds_of_slot = ", ".join(kind.__name__ for kind in kinds)
+                raise TypeError(f"{slot} must be one of {kinds_of_slot}, got {step!r}{advice}")
+        for slot in ("crop", "normalize"):
+            if getattr(self, slot) is None:
+                raise TypeError(f"{slot} must be given, got None; every image is cut and normalised")
         checks.whole("views", self.views)
         if self.views > 1 and not self.crop.random:
             raise ValueError(f"views must be 1 for a crop that is not random, got {self.views} with {self.crop}")

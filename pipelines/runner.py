@@ -52,6 +52,8 @@ class GraphRunner:
     def collect(self) -> torch.Tensor:
         """Images of the oldest batch in flight as the graph wrote them, on the device, without a copy.
 
+        Several views are copied, one behind the other: (V * N, ...).
+
         Raises:
             RuntimeError: if the graph failed on the batch; it is of no use afterwards.
         """
@@ -90,9 +92,8 @@ class GraphRunner:
 
     def _next(self) -> torch.Tensor:
         self.pending -= 1
-        if self._device.type == "cpu":
-            (output,) = self._graph.outputs()
-            return torch.from_dlpack(output.as_tensor())
-        stream: Any = torch.cuda.current_stream(self._device)
-        (output,) = self._graph.outputs(cuda_stream=stream)
-        return torch.from_dlpack(output.as_tensor())
+        stream: dict[str, Any] = {}
+        if self._device.type != "cpu":
+            stream["cuda_stream"] = torch.cuda.current_stream(self._device)
+        views = [torch.from_dlpack(output.as_tensor()) for output in self._graph.outputs(**stream)]
+        return views[0] if len(views) == 1 else torch.cat(views)

@@ -13,6 +13,7 @@ from softfeed.pipelines import (
     CenterCrop,
     Flip,
     Loader,
+    Mollify,
     Normalize,
     Occlude,
     PadCrop,
@@ -241,6 +242,25 @@ def test_loader_options(photos, option, message):
 def test_recipe_values(build, message):
     with pytest.raises(ValueError, match=message):
         build()
+
+
+@pytest.mark.parametrize(
+    ("slots", "message"),
+    [
+        (
+            {"policy": Mollify()},
+            r"policy must be one of RandAugment, .*; it belongs in mollify, as it needs a normalised",
+        ),
+        ({"crop": Occlude()}, "got Occlude.*; it belongs in occlude, as it needs a normalised image"),
+        ({"flip": RandAugment()}, "flip must be one of Flip, got RandAugment.*; it belongs in policy$"),
+        ({"mix": Occlude()}, "it belongs in occlude$"),
+        ({"crop": "soft"}, "crop must be one of SoftCrop, .*, got 'soft'$"),
+        ({"normalize": None}, "normalize must be given, got None"),
+    ],
+)
+def test_a_step_in_the_wrong_slot(slots, message):
+    with pytest.raises(TypeError, match=message):
+        Recipe(**slots)
 
 
 def test_the_repr_of_a_recipe_builds_it_again():

@@ -1,11 +1,24 @@
 """Several versions of each sample: their windows are the reported ones, and their overlap is what pixels count."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 from softfeed import softops
-from softfeed.pipelines import CenterCrop, Loader, Mollify, Normalize, Recipe, SoftCrop, SoftShift
+from softfeed.pipelines import (
+    CenterCrop,
+    Loader,
+    Mollify,
+    Normalize,
+    Occlude,
+    RandomResizedCrop,
+    Recipe,
+    SoftCrop,
+    SoftShift,
+    TrivialAugment,
+)
 from softfeed.pipelines.shards.convert import ShardOptions, convert
 
 VALUES = Normalize(mean=(0.0, 0.0, 0.0), std=(256 / 255,) * 3)  # pixel values come out as value / 256, exactly
@@ -79,6 +92,45 @@ def test_the_first_view_is_what_one_view_gives(ramp_data):
     torch.testing.assert_close(double.images[0], single.images, rtol=0, atol=1e-6)
     torch.testing.assert_close(double.confidence[0], single.confidence, rtol=0, atol=0)
     assert (double.images[1] != single.images).any()
+
+
+@pytest.mark.parametrize(
+    "recipe",
+    [
+        Recipe(crop=SoftCrop(sigma=0.5)),
+        Recipe(crop=RandomResizedCrop()),  # windows that end between pixels
+        Recipe(crop=SoftCrop(), policy=TrivialAugment(), occlude=Occlude(share=(0.0, 0.5))),
+    ],
+)
+@pytest.mark.parametrize("roi", [True, False])
+def test_a_shared_decode_changes_nothing(photo_folder, recipe, roi):
+    """Each view has the pixels that it has when it is the only one: JPEGs are cut in the middle of their blocks."""
+    options = {"device": "cpu", "details": True, "roi_decode": roi}
+    with Loader(photo_folder, replace(recipe, views=3), 10, 64, **options) as loader:
+        together = next(iter(loader))
+    with Loader(photo_folder, recipe, 10, 64, **options) as loader:
+        alone = next(iter(loader))
+    torch.testing.assert_close(together.images[0], alone.images, rtol=0, atol=0)
+    assert len({image.numpy().tobytes() for view in together.images for image in view}) == 30
+
+
+def test_a_view_is_its_own_window_of_a_jpeg(photo_folder):
+    """The second view against Pillow: decoded whole, cut, resized with antialiasing."""
+    recipe = Recipe(crop=SoftCrop(sigma=0.3), flip=None, normalize=VALUES, views=2)
+    with Loader(photo_folder, recipe, 10, 64, device="cpu", details=True, index=True) as loader:
+        batch = next(iter(loader))
+        paths = [loader.source(index) for index in batch.index.tolist()]
+    for row, path in enumerate(paths):
+        left, top, width, height = batch.details["window"][1, row]
+        with Image.open(path) as photo:
+            window = photo.convert("RGB").transform(
+                (round(width), round(height)), Image.Transform.EXTENT, (left, top, left + width, top + height)
+            )
+        expected = np.asarray(window.resize((64, 64), Image.Resampling.BILINEAR)).astype(float)
+        found = (batch.images[1, row].double() * 256).numpy().transpose(1, 2, 0)
+        # Pillow blends the fill into the pixels at the image's border, where the graph repeats the edge
+        assert np.median(abs(found - expected)) < 1.5
+        assert (abs(found - expected) > 8).mean() < 0.1
 
 
 def test_soft_targets_of_views(ramp_data):

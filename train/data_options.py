@@ -38,6 +38,37 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_fault_options(parser: argparse.ArgumentParser) -> None:
+    """Add --on-error, --max-errors and --read-timeout."""
+    parser.add_argument(
+        "--on-error",
+        choices=("raise", "skip"),
+        default="raise",
+        help="what becomes of an image that cannot be read or decoded: end with an error that names it, or go on "
+        "without it and list it at the end (default: raise)",
+    )
+    parser.add_argument(
+        "--max-errors",
+        type=float,
+        default=0.01,
+        metavar="N",
+        help="images that each process may skip: a number, or a share of the data below 1 (default: 0.01)",
+    )
+    parser.add_argument(
+        "--read-timeout",
+        type=float,
+        default=300.0,
+        metavar="S",
+        help="seconds that a batch may take to read before an error says where reading hangs; 0 for any time "
+        "(default: 300)",
+    )
+
+
+def fault_settings(args: argparse.Namespace) -> dict[str, Any]:
+    """What `add_fault_options` was given, as arguments of the loader."""
+    return {"on_error": args.on_error, "max_errors": args.max_errors, "timeout": args.read_timeout or None}
+
+
 def add_speed_options(parser: argparse.ArgumentParser) -> None:
     """Add --prefetch, --hw-decoder-load and --roi-decode, which `softfeed tune` finds values for."""
     parser.add_argument("--prefetch", type=int, default=2, metavar="N", help="batches kept ahead (default: 2)")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol, cast
+from typing import Any, Protocol, cast, runtime_checkable
 
 import torch
 from torch import nn
@@ -18,6 +18,7 @@ from .metrics import Scores, ScoreSums
 from .progress import Progress
 from .running import RunningEpoch, require_finite
 from .schedule import WarmupCosine, default_warmup_epochs
+from .skipped import gathered
 
 
 class Batches(Protocol):
@@ -40,6 +41,7 @@ class Batches(Protocol):
         ...
 
 
+@runtime_checkable
 class StatefulBatches(Batches, Protocol):
     """Batches that can be gone on with in the middle of an epoch."""
 
@@ -132,13 +134,18 @@ class Trainer:
     def checkpoint(self, settings: dict[str, Any], classes: tuple[str, ...]) -> Checkpoint:
         """The state as it is; its tensors are the live ones, so save it before training on.
 
-        In the middle of an epoch all ranks must call it together.
+        All ranks must call it together.
         """
         model, optimizer = self.model.state_dict(), self.optimizer.state_dict()
         running = self._saved  # restored, and not gone on with yet
-        if self.running is not None:
-            batches = cast(StatefulBatches, self._batches).state_dict()
-            running = {**self.running.state(), "batches": batches}
+        if isinstance(self._batches, StatefulBatches):
+            batches = self._batches.state_dict()
+            if "errors" in batches:
+                batches["errors"] = gathered(batches["errors"], self.process)
+            if self.running is not None:
+                running = {**self.running.state(), "batches": batches}
+            elif batches.get("errors"):
+                running = {**RunningEpoch(self.process, self.epoch, 0).state(), "batches": batches}
         return Checkpoint(settings, classes, self.epoch, model, optimizer, self.history, running)
 
     def restore(self, checkpoint: Checkpoint) -> None:

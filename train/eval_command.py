@@ -7,6 +7,8 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from . import data_options
+
 if TYPE_CHECKING:
     from torch import nn
 
@@ -33,6 +35,7 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="of the places of the squares")
     parser.add_argument("--device", choices=("cpu", "cuda"), help="default: the GPU where there is one")
     parser.add_argument("--threads", type=int, metavar="N", help="threads for data per process")
+    data_options.add_fault_options(parser)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -40,6 +43,7 @@ def run(args: argparse.Namespace) -> int:
     from .checkpoint import load
     from .distributed import agree, from_main, joined, rank_errors
     from .engine import evaluate
+    from .skipped import report
 
     with joined(args.device) as process, ExitStack() as stack:
         if args.json is not None:
@@ -48,9 +52,10 @@ def run(args: argparse.Namespace) -> int:
         model, loader = agree(lambda: _prepare(args, checkpoint, process, stack), process)
         with rank_errors(process):
             scores = evaluate(model, loader, num_classes=loader.num_classes, process=process)
+            skipped = report({"evaluation": loader}, process)
         if process.is_main:
             numbers = f"top-1 {scores.top1:.2%}  top-5 {scores.top5:.2%}  NLL {scores.nll:.4f}  ECE {scores.ece:.4f}"
-            print(f"{numbers}  ({scores.num_samples:,} images)")
+            print("\n".join([f"{numbers}  ({scores.num_samples:,} images)", *skipped]))
             if args.json is not None:
                 _write_json(args, scores)
     return 0
@@ -86,6 +91,7 @@ def _prepare(
         seed=args.seed,
         device=process.device,
         num_threads=share_cores(process, args.threads),
+        **data_options.fault_settings(args),
     )
     stack.enter_context(loader)
     if loader.classes != checkpoint.classes:

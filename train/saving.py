@@ -63,9 +63,9 @@ class Saver:
         """Save an epoch that is over: checkpoints first, then curves and a line."""
         trainer = self._trainer
         self._saved_at, self._saved_step = time.monotonic(), -1
+        best = "top1" in row and row["top1"] >= max(past["top1"] for past in trainer.history)
+        self._write(*([checkpoint.BEST] if best else []), checkpoint.LAST)
         if trainer.process.is_main:
-            best = "top1" in row and row["top1"] >= max(past["top1"] for past in trainer.history)
-            self._write(*([checkpoint.BEST] if best else []), checkpoint.LAST)
             if self._curves is None:  # only now, so that a run that never got here leaves no event file
                 self._curves = Curves(self._output, first_epoch=int(row["epoch"]))
             self._curves.add(row)
@@ -115,7 +115,7 @@ class Saver:
             raise KeyboardInterrupt
 
     def _write(self, *names: str) -> None:
-        state = self._trainer.checkpoint(self._settings, self._classes)  # within an epoch, all ranks together
+        state = self._trainer.checkpoint(self._settings, self._classes)  # all ranks together
         if self._trainer.process.is_main:
             self._output.mkdir(parents=True, exist_ok=True)
             for name in names:

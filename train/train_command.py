@@ -94,6 +94,7 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
         "OMP_NUM_THREADS sets those of the network on CPUs",
     )
     data_options.add_speed_options(parser)
+    data_options.add_fault_options(parser)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -102,6 +103,7 @@ def run(args: argparse.Namespace) -> int:
     from .distributed import agree, from_main, joined, rank_errors
     from .engine import Trainer
     from .saving import Saver
+    from .skipped import report
 
     with joined(args.device) as process, ExitStack() as stack:
         checkpoint = from_main(lambda: open_run(args.output, resume=args.resume), process)
@@ -117,6 +119,9 @@ def run(args: argparse.Namespace) -> int:
         saver = Saver(trainer, args.output, job.settings, job.batches.classes, **rules)
         with saver.watching():
             trainer.fit(job.batches, job.validation, after_epoch=saver.after_epoch, between=saver.between)
+        lines = report({"training": job.batches, "validation": job.validation}, process)
+        if lines and process.is_main:
+            print("\n".join(lines), flush=True)
     return 0
 
 
@@ -197,6 +202,7 @@ def _loaders(
         "num_threads": share_cores(process, args.threads),
         "channels_last": True,  # as the network computes
         **data_options.speed_settings(args),
+        **data_options.fault_settings(args),
     }
     with _in_terms_of_options():
         batches = stack.enter_context(

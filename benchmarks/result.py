@@ -11,7 +11,7 @@ from typing import Any
 from .measurement import Rate, Ratio
 
 FORMAT, FORMAT_VERSION = "softfeed bench", 1
-_DISTURBED = 0.1  # share of the cores that other programs may use before a result warns of it
+DISTURBED = 0.1  # share of the cores that other programs may use before a result warns of it
 _PLAIN = ("suite", "command", "settings", "data", "machine", "facts", "verdict")
 
 
@@ -49,7 +49,7 @@ class Result:
         """A warning if other programs kept the machine busy while this was measured."""
         others = [cores for rate in self.rates for cores in rate.others]
         busy = statistics.median(others) if others else 0.0
-        if busy <= _DISTURBED * self.machine.get("cores", 1):
+        if busy <= DISTURBED * self.machine.get("cores", 1):
             return []
         return [f"Other programs kept {busy:.1f} cores busy meanwhile: rates are too low, measure on a quiet machine."]
 

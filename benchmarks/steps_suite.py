@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import statistics
 from dataclasses import asdict
 from typing import Any
 
@@ -35,7 +36,8 @@ def run(session: Session, args: argparse.Namespace) -> Result:
     if on_gpu:
         facts["gpu"] = gpu_busy(of_loader(played.loader()), session.seconds)
     cores = machine()["cores"]
-    words = verdict.of_steps(steps, cores=cores, gpu=on_gpu)
+    others = statistics.median(busy for name in rungs for busy in rates[name].others)
+    words = verdict.of_steps(steps, cores=cores, gpu=on_gpu, others=others)
     if session.model is not None:
         words += verdict.of_training(session.model, rates[ALONE], rates[LOADER], rates[TOGETHER], gpu=on_gpu)
     return session.result("steps", list(rates.values()), cache=cache, facts=facts, verdict=words)

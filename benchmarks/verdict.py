@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from .measurement import Rate
+from .result import DISTURBED
 from .steps import Step
 
 _IDLE = 0.75  # less of the cores in use than this means that something else than arithmetic holds the loader up
@@ -27,13 +28,14 @@ _ADVICE = {
 }
 
 
-def of_steps(steps: Sequence[Step], *, cores: int, gpu: bool) -> list[str]:
+def of_steps(steps: Sequence[Step], *, cores: int, gpu: bool, others: float = 0.0) -> list[str]:
     """What holds the loader up, a sentence each.
 
     Args:
         steps: The ladder's.
         cores: Cores that this process may use.
         gpu: Whether the graph runs on a GPU.
+        others: Cores that other programs kept busy meanwhile.
     """
     total = 1e6 / steps[-1].images_per_s
     worst = max(steps, key=lambda step: step.wall_us)
@@ -46,6 +48,8 @@ def of_steps(steps: Sequence[Step], *, cores: int, gpu: bool) -> list[str]:
     busy = sum(step.cpu_us for step in steps) / total / cores
     if gpu:
         lines.append(f"The CPU's {cores} cores are {busy:.0%} busy beside the GPU.")
+    elif others > cores * DISTURBED:
+        lines.append(f"{busy:.0%} of the {cores} cores are busy with it, {others:.1f} with other programs.")
     elif busy < _IDLE:
         lines.append(
             f"Only {busy:.0%} of the {cores} cores are busy: the loader waits for something else than arithmetic, "

@@ -48,6 +48,12 @@ def test_idle_cores_mean_that_something_else_is_short():
     assert "softfeed convert" in words
 
 
+def test_idle_cores_on_a_busy_machine_say_nothing_about_a_disk():
+    words = " ".join(verdict.of_steps(steps_of(ladder(read=900, decode=100)), cores=4, gpu=False, others=2.5))
+    assert "25% of the 4 cores are busy with it, 2.5 with other programs" in words
+    assert "disk, or has too few" not in words
+
+
 def test_every_step_has_advice():
     from softfeed.benchmarks.session import recipe_by_name
     from softfeed.benchmarks.steps import _NAMES, AFTER_GRAPH

@@ -232,7 +232,8 @@ def run(args: argparse.Namespace) -> int:
 
 def _fetched(args: argparse.Namespace, progress: "ConversionProgress") -> str | Path:
     """Where the source lies on this machine, fetched if it lies elsewhere."""
-    from .remote import fetch, is_url
+    from .fetching import fetch
+    from .remote import is_url
 
     if not is_url(args.source):
         if args.fetch_to:

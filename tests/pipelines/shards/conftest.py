@@ -3,12 +3,14 @@
 import importlib.util
 import io
 import json
+import uuid
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from fsspec.implementations.memory import MemoryFileSystem
 from nvidia.dali import fn, types
 from nvidia.dali.pipeline import pipeline_def
 from nvidia.dali.tfrecord import FixedLenFeature, int64, string
@@ -178,3 +180,12 @@ def by_dali():
         return samples
 
     return read
+
+
+@pytest.fixture
+def memory():
+    """A folder of an object store that lives in memory, as a URL."""
+    root = f"/{uuid.uuid4().hex}"
+    yield f"memory://{root}"
+    if MemoryFileSystem().exists(root):
+        MemoryFileSystem().rm(root, recursive=True)

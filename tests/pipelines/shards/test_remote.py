@@ -1,23 +1,13 @@
 import io
-import uuid
 
 import fsspec
 import pytest
 from fsspec.implementations.memory import MemoryFileSystem
 from softfeed.pipelines.shards.convert import convert
 from softfeed.pipelines.shards.layout import ShardOptions
-from softfeed.pipelines.shards.remote import copy_set, fetch
+from softfeed.pipelines.shards.remote import copy_set
 from softfeed.pipelines.shards.shard_set import load
 from softfeed.train.cli import main
-
-
-@pytest.fixture
-def memory():
-    """A folder of an object store that lives in memory, as a URL."""
-    root = f"/{uuid.uuid4().hex}"
-    yield f"memory://{root}"
-    if MemoryFileSystem().exists(root):
-        MemoryFileSystem().rm(root, recursive=True)
 
 
 @pytest.fixture
@@ -119,63 +109,93 @@ def test_other_files_are_not_touched(tmp_path, image_folder, shard_set, memory, 
     assert {path.rpartition("/")[2] for path in fs.ls(root, detail=False)} == set(content(shard_set))
 
 
+@pytest.fixture
+def other_set(tmp_path, shard_set):
+    convert(tmp_path / "images", tmp_path / "other", ShardOptions(shard_samples=2), workers=1)
+    return tmp_path / "other"
+
+
+def test_a_set_among_files_of_others_stays_whole(tmp_path, shard_set, other_set, content):
+    copy_set(str(other_set), str(tmp_path / "copy"))
+    (tmp_path / "copy" / "thesis.tex").write_text("precious")
+    before = content(tmp_path / "copy")
+    with pytest.raises(FileExistsError, match=r"got 1 other entries in .* \(first: thesis.tex\)"):
+        copy_set(str(shard_set), str(tmp_path / "copy"), overwrite=True)
+    assert content(tmp_path / "copy") == before
+
+
+@pytest.mark.parametrize("kept", [0, 1, 4, 7])
+def test_a_replacement_that_was_stopped_goes_on(tmp_path, shard_set, other_set, memory, content, monkeypatch, kept):
+    copy_set(str(other_set), memory)
+    removed = []
+    remove = MemoryFileSystem.rm_file
+
+    def stop(fs, path):
+        if len(removed) == kept:
+            raise OSError("connection lost")
+        removed.append(path)
+        remove(fs, path)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(MemoryFileSystem, "rm_file", stop)
+        with pytest.raises(OSError, match="connection lost"):
+            copy_set(str(shard_set), memory, overwrite=True)
+    with pytest.raises(FileExistsError, match="got another shard set in memory"):
+        copy_set(str(shard_set), memory)
+    copy_set(str(shard_set), memory, overwrite=True)
+    copy_set(memory, str(tmp_path / "back"))
+    assert content(tmp_path / "back") == content(shard_set)
+    fs, root = fsspec.url_to_fs(memory)
+    assert {path.rpartition("/")[2] for path in fs.ls(root, detail=False)} == set(content(shard_set))
+
+
+@pytest.mark.parametrize("length", [0, 100, -1])
+def test_a_cut_manifest_is_an_unfinished_copy(tmp_path, shard_set, content, length):
+    copy_set(str(shard_set), str(tmp_path / "copy"))
+    manifest = tmp_path / "copy" / "dataset.json"
+    manifest.write_bytes(manifest.read_bytes()[:length])
+    (tmp_path / "copy" / "dataset.json.tmp").write_bytes(b"{")
+    assert copy_set(str(shard_set), str(tmp_path / "copy")).copied == 1
+    assert content(tmp_path / "copy") == content(shard_set)
+
+
+def test_a_manifest_of_something_else_is_not_replaced(tmp_path, shard_set):
+    (tmp_path / "copy").mkdir()
+    (tmp_path / "copy" / "dataset.json").write_text('{"name": "mine"}')
+    with pytest.raises(FileExistsError, match=r"got a dataset.json of something else in"):
+        copy_set(str(shard_set), str(tmp_path / "copy"), overwrite=True)
+    assert (tmp_path / "copy" / "dataset.json").read_text() == '{"name": "mine"}'
+
+
+def test_a_local_manifest_is_whole_or_absent(tmp_path, shard_set, monkeypatch):
+    def fail(*_):
+        raise OSError("power cut")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("softfeed.pipelines.shards.atomic.rename", fail)
+        with pytest.raises(OSError, match="power cut"):
+            copy_set(str(shard_set), str(tmp_path / "copy"))
+    assert not (tmp_path / "copy" / "dataset.json").exists()
+    assert copy_set(str(shard_set), str(tmp_path / "copy")).copied == 1
+
+
+def test_lists_of_images_are_compared_too(tmp_path, shard_set, content):
+    data = content(shard_set)["bad.json"]
+    (shard_set / "bad.json").write_text("[]")
+    with pytest.raises(ValueError, match=r"must have the checksum in dataset.json, got another in .*bad.json"):
+        copy_set(str(shard_set), str(tmp_path / "copy"))
+    (shard_set / "bad.json").unlink()
+    with pytest.raises(FileNotFoundError, match=r"bad.json"):
+        copy_set(str(shard_set), str(tmp_path / "copy"))
+    (shard_set / "bad.json").write_bytes(data)
+    copy_set(str(shard_set), str(tmp_path / "copy"))
+    assert content(tmp_path / "copy") == content(shard_set)
+
+
 def _put(memory, files):
     fs, root = fsspec.url_to_fs(memory)
     for name, data in files.items():
         fs.pipe_file(f"{root}/{name}", data)
-
-
-def test_a_source_is_fetched_once(tmp_path, memory, encoded, monkeypatch, stored):
-    files = {f"photos/{kind}/{n}.png": encoded(n) for kind in ("ant", "bee") for n in (1, 2)}
-    _put(memory, files)
-    folder = fetch(f"{memory}/photos", tmp_path / "fetched")
-    assert folder == tmp_path / "fetched" / "photos"
-    convert(folder, tmp_path / "set", workers=1)
-    assert stored(tmp_path / "set") == [
-        (name.removeprefix("photos/"), int("bee" in name), data) for name, data in sorted(files.items())
-    ]
-    opened = []
-    read = MemoryFileSystem._open
-    monkeypatch.setattr(
-        MemoryFileSystem, "_open", lambda fs, path, *a, **k: (opened.append(path), read(fs, path, *a, **k))[1]
-    )
-    fetch(f"{memory}/photos", tmp_path / "fetched")
-    assert opened == []
-    _put(memory, {"photos/bee/2.png": encoded(99)})
-    (folder / "ant" / "1.png").write_bytes(b"cut")
-    fetch(f"{memory}/photos", tmp_path / "fetched")
-    assert {path.rpartition("photos/")[2] for path in opened if "tmp" not in path} == {"ant/1.png", "bee/2.png"}
-    assert (folder / "bee" / "2.png").read_bytes() == encoded(99)
-    assert (folder / "ant" / "1.png").read_bytes() == encoded(1)
-
-
-def test_names_that_lead_outside_are_refused(tmp_path, memory, monkeypatch):
-    _put(memory, {"photos/a/1.png": b"x"})
-    _, root = fsspec.url_to_fs(memory)
-    monkeypatch.setattr(MemoryFileSystem, "find", lambda *_, **__: [f"{root}/photos/../../../evil.png"])
-    with pytest.raises(ValueError, match=r"names must lead into the folder, got '../../../evil.png'"):
-        fetch(f"{memory}/photos", tmp_path / "a" / "b" / "c")
-    assert not list(tmp_path.rglob("evil.png"))
-
-
-def test_what_arrives_cut_is_refused(tmp_path, memory, monkeypatch):
-    _put(memory, {"x.parquet": b"x" * 100})
-    monkeypatch.setattr(MemoryFileSystem, "_open", lambda *_, **__: io.BytesIO(b"x" * 40))
-    with pytest.raises(OSError, match=r"file must arrive whole, got 40 of 100 bytes of .*x.parquet; try again"):
-        fetch(f"{memory}/x.parquet", tmp_path)
-    assert not (tmp_path / "x.parquet").exists()
-
-
-@pytest.mark.parametrize(
-    ("url", "error", "message"),
-    [
-        ("nonsense://a/b", ValueError, "URL must be of a file system that fsspec can open, got nonsense://a/b"),
-        ("memory:///nothing-here", FileNotFoundError, "source must exist, got nothing at memory:///nothing-here"),
-    ],
-)
-def test_other_urls_are_refused(tmp_path, url, error, message):
-    with pytest.raises(error, match=message):
-        fetch(url, tmp_path)
 
 
 def test_the_commands(tmp_path, memory, encoded, content, capsys):

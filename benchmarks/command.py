@@ -59,8 +59,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "--recipe",
         metavar="NAME",
         default="full",
-        help="a preset such as soft-imagenet, or full: soft crop, flip, TrivialAugment, occlusion, mollification "
-        "(default: %(default)s)",
+        help="a preset such as soft-imagenet; full: soft crop, flip, occlusion, mollification; or everything: full with "
+        "TrivialAugment (default: %(default)s)",
     )
     what.add_argument(
         "--synthetic", type=int, metavar="N", help="write a synthetic shard set of N samples to DATA, and play that"

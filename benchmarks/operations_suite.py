@@ -27,10 +27,10 @@ from ..pipelines import (
 from ..pipelines.sources import open_source
 from .measurement import Contender, Here, Rate, Ratio, ratio
 from .result import Result
-from .session import FULL, Session, recipe_by_name
+from .session import EVERYTHING, FULL, Session, recipe_by_name
 from .steps import of_loader, rung
 
-SOFT, HARD, HARD_FULL, DECODE_ONLY = "soft crop", "hard crop", "full, hard crop", "graph up to the resize"
+SOFT, HARD, HARD_FULL, DECODE_ONLY = "soft crop", "hard crop", f"{FULL}, hard crop", "graph up to the resize"
 
 
 def run(session: Session, args: argparse.Namespace) -> Result:
@@ -48,7 +48,7 @@ def run(session: Session, args: argparse.Namespace) -> Result:
 
 
 def recipes(size: int, *, raw: bool) -> dict[str, Recipe]:
-    """The recipes to play, by name: the crops, each operation with the soft crop, and everything together.
+    """The recipes to play, by name: the crops, each operation with the soft crop, the full recipe, and all.
 
     Args:
         size: Side of the output in pixels.
@@ -81,15 +81,16 @@ def recipes(size: int, *, raw: bool) -> dict[str, Recipe]:
         SOFT: soft,
         HARD: hard,
         **{f"{SOFT}, {name}": replace(soft, **slots) for name, slots in alone.items()},
-        "full": full,
+        FULL: full,
         HARD_FULL: replace(full, crop=hard.crop),
+        EVERYTHING: recipe_by_name(EVERYTHING, raw=raw),
     }
 
 
 def ratios(rates: dict[str, Rate]) -> list[Ratio]:
     """Soft over hard, and each operation over the soft crop alone."""
-    pairs = [(SOFT, HARD), ("full", HARD_FULL), ("full", SOFT)]
+    pairs = [(SOFT, HARD), (FULL, HARD_FULL), (FULL, SOFT), (EVERYTHING, SOFT)]
     pairs += [(name, SOFT) for name in rates if name.startswith(f"{SOFT}, ")]
     if DECODE_ONLY in rates:
-        pairs += [(SOFT, DECODE_ONLY), ("full", DECODE_ONLY)]
+        pairs += [(SOFT, DECODE_ONLY), (FULL, DECODE_ONLY)]
     return [ratio(rates[above], rates[below]) for above, below in pairs]

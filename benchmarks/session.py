@@ -17,22 +17,22 @@ from .measurement import Contender, Progress, Rate, Ratio, measure
 from .result import Result
 from .steps import Played
 
-FULL = "full"  # the recipe with every step
+FULL, EVERYTHING = "full", "everything"
 
 
 def recipe_by_name(name: str, *, raw: bool) -> Recipe:
-    """A preset, or for "full" the soft crop with flip, TrivialAugment, occlusion and mollification.
+    """A preset, or "full": soft crop, flip, occlusion and mollification; or "everything": that and TrivialAugment.
 
     Args:
         name: Name of the recipe.
-        raw: Whether the images are small raw ones, for which the full recipe shifts.
+        raw: Whether the images are small raw ones, which those two recipes shift instead of cropping them.
     """
-    if name != FULL:
+    if name not in (FULL, EVERYTHING):
         return presets.by_name(name)
     normalize = presets.CIFAR if raw else presets.by_name("soft-imagenet").normalize
     return Recipe(
         crop=SoftShift() if raw else SoftCrop(),
-        policy=TrivialAugment(),
+        policy=TrivialAugment() if name == EVERYTHING else None,
         normalize=normalize,
         occlude=Occlude(share=(0.0, 0.8)),
         mollify=Mollify(),

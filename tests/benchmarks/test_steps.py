@@ -2,9 +2,10 @@
 
 from dataclasses import replace
 
+import pytest
 from softfeed.benchmarks.session import recipe_by_name
 from softfeed.benchmarks.steps import Played, ladder
-from softfeed.pipelines import presets
+from softfeed.pipelines import Mollify, Occlude, TrivialAugment, presets
 from softfeed.pipelines.shards.convert import convert
 from softfeed.pipelines.shards.layout import ShardOptions
 
@@ -14,15 +15,23 @@ def counts(contender):
 
 
 def test_the_full_recipe_has_every_step(tiny_folder):
-    rungs = ladder(Played(str(tiny_folder), recipe_by_name("full", raw=False), 4, 16, 1, "cpu"))
-    names = ["read", "numbers", "decode", "resize", "policy", "normalise", "occlusion", "hand-over", "mollification"]
-    assert list(rungs) == names
+    names = ["read", "numbers", "decode", "resize", "normalise", "occlusion", "hand-over", "mollification"]
+    assert list(ladder(Played(str(tiny_folder), recipe_by_name("full", raw=False), 4, 16, 1, "cpu"))) == names
+    rungs = ladder(Played(str(tiny_folder), recipe_by_name("everything", raw=False), 4, 16, 1, "cpu"))
+    assert list(rungs) == [*names[:4], "policy", *names[4:]]
     assert counts(rungs["policy"]) == [4] * 5
 
 
+@pytest.mark.parametrize("raw", [False, True])
+def test_full_is_crop_flip_occlusion_and_mollification(raw):
+    full, everything = (recipe_by_name(name, raw=raw) for name in ("full", "everything"))
+    soft = presets.by_name("soft-cifar" if raw else "soft-imagenet")
+    assert full == replace(soft, occlude=Occlude(share=(0.0, 0.8)), mollify=Mollify())
+    assert everything == replace(full, policy=TrivialAugment())
+
+
 def test_every_rung_plays_every_batch(tiny_folder):
-    recipe = replace(recipe_by_name("full", raw=False), policy=None)  # which takes long to build
-    rungs = ladder(Played(str(tiny_folder), recipe, 4, 16, 1, "cpu"))
+    rungs = ladder(Played(str(tiny_folder), recipe_by_name("full", raw=False), 4, 16, 1, "cpu"))
     for contender in rungs.values():
         assert counts(contender) == counts(contender) == [4] * 5
 

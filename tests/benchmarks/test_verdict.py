@@ -61,7 +61,7 @@ def test_every_step_has_advice():
 
     names = {"read", "numbers", "hand-over", *(_NAMES[slot] for slot in AFTER_GRAPH)}
     for raw in (False, True):
-        for recipe in ("full", "soft-imagenet", "soft-cifar"):
+        for recipe in ("everything", "soft-imagenet", "soft-cifar"):
             names |= set(stages(recipe_by_name(recipe, raw=raw), raw=raw))
     assert names <= set(verdict._ADVICE)
 

@@ -42,7 +42,7 @@ class Result:
     verdict: list[str] = field(default_factory=list)
 
     def __str__(self) -> str:
-        parts = [self.rates, self.ratios, [*self.verdict, *self.disturbed()]]
+        parts = [self.rates, self.ratios, _lines(self.facts), [*self.verdict, *self.disturbed()]]
         return "\n\n".join("\n".join(map(str, part)) for part in parts if part)
 
     def disturbed(self) -> list[str]:
@@ -54,6 +54,24 @@ class Result:
         return [f"Other programs kept {busy:.1f} cores busy meanwhile: rates are too low, measure on a quiet machine."]
 
 
+def _lines(facts: dict[str, Any]) -> list[str]:
+    """The facts that are numbers, or have names for numbers, and what each step adds; not those for pictures."""
+    lines = [
+        f"{step['name']:<44} {step['wall_us']:>+10,.1f} us/image {step['cpu_us']:>+10,.1f} us CPU/image"
+        for step in facts.get("steps", ())
+    ]
+    for name, fact in facts.items():
+        numbers = fact if isinstance(fact, dict) else {"": fact}
+        told = [f"{key} {_number(value)}".strip() for key, value in numbers.items() if isinstance(value, int | float)]
+        if told:
+            lines.append(f"{name}: {', '.join(told)}")
+    return lines
+
+
+def _number(value: float) -> str:
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
+
+
 def to_json(result: Result) -> str:
     """Text of a result's file."""
     rates = [
@@ -62,6 +80,14 @@ def to_json(result: Result) -> str:
     ]
     content = {"format": FORMAT, "format_version": FORMAT_VERSION} | asdict(result) | {"rates": rates}
     return json.dumps(content, indent=1) + "\n"
+
+
+def check_output(path: Path | None, name: str = "output") -> None:
+    """Raise OSError for a file that could not be written after everything was measured; None is no file."""
+    if path is not None and not path.resolve().parent.is_dir():
+        raise FileNotFoundError(f"{name} must be in a folder that exists, got {path}; make the folder first")
+    if path is not None and path.is_dir():
+        raise IsADirectoryError(f"{name} must be a file, got the folder {path}; name a file in it")
 
 
 def from_json(path: Path) -> Result:
@@ -76,17 +102,26 @@ def from_json(path: Path) -> Result:
         raise ValueError(f"compare must name a result of softfeed bench, got {path}: no JSON ({error})") from None
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise ValueError(f"compare must name a result of softfeed bench, got {path}")
-    if content["format_version"] != FORMAT_VERSION:
-        raise ValueError(
-            f"format_version in {path} must be {FORMAT_VERSION}, got {content['format_version']}; measure it again"
-        )
+    written = content.get("format_version")
+    if written != FORMAT_VERSION:
+        raise ValueError(f"format_version in {path} must be {FORMAT_VERSION}, got {written}; measure it again")
     names = ("images_per_s", "cpu_s_per_image", "waiting", "others")
     try:
+        if not all(isinstance(content[name], dict) for name in ("settings", "data", "machine", "facts")):
+            raise TypeError("settings, data, machine and facts must be objects")
         rates = [Rate(row["name"], *(tuple(row[name]) for name in names)) for row in content["rates"]]
         ratios = [Ratio(**row) for row in content["ratios"]]
-        plain = {
-            name: content[name] for name in ("suite", "command", "settings", "data", "machine", "facts", "verdict")
-        }
+        plain = {name: content[name] for name in _PLAIN}
     except (KeyError, TypeError) as error:
         raise ValueError(f"compare must name a whole result of softfeed bench, got {path}: {error!r}") from None
+    for rate in rates:
+        if not (_positive(rate.images_per_s) and len(rate.images_per_s) == len(rate.cpu_s_per_image)):
+            raise ValueError(
+                f"images_per_s of {rate.name!r} in {path} must be positive numbers, one for each repeat, got "
+                f"{list(rate.images_per_s)}; measure it again"
+            )
     return Result(**plain, rates=rates, ratios=ratios)
+
+
+def _positive(values: tuple[Any, ...]) -> bool:
+    return bool(values) and all(isinstance(value, int | float) and 0 < value < float("inf") for value in values)

@@ -77,6 +77,7 @@ def test_a_result_survives_its_file(tmp_path):
         ("\xff", "no JSON"),
         ("[]", "must name a result"),
         ('{"format": "other"}', "must name a result"),
+        ('{"format": "softfeed bench"}', "format_version in .* must be 1, got None; measure it again"),
         ('{"format": "softfeed bench", "format_version": 99}', "format_version in .* must be 1, got 99"),
         ('{"format": "softfeed bench", "format_version": 1, "rates": [{}]}', "must name a whole result"),
     ],
@@ -86,3 +87,34 @@ def test_files_that_are_no_results(tmp_path, text, message):
     path.write_bytes(text.encode("latin-1"))
     with pytest.raises(ValueError, match=message):
         from_json(path)
+
+
+@pytest.mark.parametrize("values", [[], [0.0], ["1"], [1.0, 2.0]])
+def test_rates_that_cannot_be_compared(tmp_path, values):
+    content = json.loads(to_json(result(rate("a", 1.5))))
+    content["rates"][0]["images_per_s"] = values
+    path = tmp_path / "r.json"
+    path.write_text(json.dumps(content))
+    with pytest.raises(
+        ValueError, match=r"images_per_s of 'a' in .* must be positive numbers, one for each repeat, got"
+    ):
+        from_json(path)
+    path.write_text(json.dumps(content | {"settings": []}))
+    with pytest.raises(ValueError, match=r"must name a whole result .*settings"):
+        from_json(path)
+
+
+def test_facts_are_printed_unless_a_picture_is_made_of_them():
+    step = {"name": "decode", "images_per_s": 100.0, "wall_us": 9000.25, "cpu_us": 17000.0}
+    facts = {
+        "steps": [step],
+        "gpu": {"busy_share": 0.5, "gpu_us_per_image": 1234.5},
+        "peak_memory": {"host_mb": 812.5, "gpu_mb": None},
+        "call_us": 2.5,
+        "curves": {"threads": {"loader": [[1, 2, 3, 4]]}},
+        "max_side": None,
+    }
+    _, printed = str(result(rate("a", 1.5), facts=facts)).split("\n\n")
+    steps, *rest = printed.splitlines()
+    assert steps.split() == ["decode", "+9,000.2", "us/image", "+17,000.0", "us", "CPU/image"]
+    assert rest == ["gpu: busy_share 0.5, gpu_us_per_image 1,234", "peak_memory: host_mb 812.5", "call_us: 2.5"]

@@ -7,8 +7,9 @@ real images; reading from a disk does not, for all shards are the same few bytes
 
 from __future__ import annotations
 
+import errno
 import os
-import tempfile
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -57,8 +58,24 @@ def write_images(folder: Path, count: int, *, seed: int = 0) -> Path:
             Image.fromarray(photograph(rng, height, width)).save(path, quality=91)
             originals.append(path)
         else:
-            os.link(originals[number % _DISTINCT], path)
+            originals[number % _DISTINCT] = _linked(originals[number % _DISTINCT], path)
     return folder
+
+
+def _linked(original: Path, path: Path) -> Path:
+    """Let a file be there under another name, or copy it if it has as many names as its file system allows.
+
+    Returns:
+        The file that has room for further names.
+    """
+    try:
+        os.link(original, path)
+    except OSError as error:
+        if error.errno != errno.EMLINK:
+            raise
+        shutil.copyfile(original, path)
+        return path
+    return original
 
 
 def write_set(folder: Path, samples: int, *, report: Callable[[str], None] = lambda line: None) -> Path:
@@ -74,6 +91,7 @@ def write_set(folder: Path, samples: int, *, report: Callable[[str], None] = lam
 
     Raises:
         ValueError: if `samples` is below 1, or the folder holds something else.
+        FileNotFoundError: if the folder's own folder does not exist.
     """
     if samples < 1:
         raise ValueError(f"synthetic must be at least 1, got {samples}")
@@ -83,12 +101,19 @@ def write_set(folder: Path, samples: int, *, report: Callable[[str], None] = lam
         if not shard_set.is_shard_set(folder) or shard_set.load(folder).manifest.num_samples != samples:
             raise ValueError(f"synthetic data of {samples} samples must go to a new folder, got {folder}")
         return folder
+    if not folder.absolute().parent.is_dir():
+        raise FileNotFoundError(f"synthetic data must go to a folder that exists, got {folder}; make its parent first")
     report(f"writing {samples:,} synthetic samples to {folder}")
-    with tempfile.TemporaryDirectory(dir=folder.parent) as scratch:
-        images = write_images(Path(scratch) / "images", min(samples, _SHARD))
-        convert(images, folder, ShardOptions(shard_samples=_SHARD), workers=1)
-    if shards > 1:
-        _multiply(folder, shards)
+    scratch = folder.absolute().with_name(f".{folder.absolute().name}.synthetic")  # a run that was killed left this
+    shutil.rmtree(scratch, ignore_errors=True)
+    try:
+        images = write_images(scratch / "images", min(samples, _SHARD))
+        made = convert(images, scratch / "set", ShardOptions(shard_samples=_SHARD), workers=1).folder
+        if shards > 1:
+            _multiply(made, shards)
+        made.rename(folder)
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
     return folder
 
 
@@ -96,13 +121,13 @@ def _multiply(folder: Path, times: int) -> None:
     """Let the only shard of a set be there `times` times."""
     made = manifest.from_json((folder / manifest.MANIFEST_FILE).read_text(encoding="utf-8"))
     (shard,) = made.shards
-    (folder / manifest.MANIFEST_FILE).unlink()  # until the end this is no set
     shards = [shard]
+    originals = {"file": folder / shard.file, "index": folder / str(shard.index)}
     for number in range(1, times):
         names = {"file": shard.file, "index": str(shard.index)}  # a WebDataset has an index by shard
         renamed = {kind: name.replace("000000", f"{number:06d}") for kind, name in names.items()}
         for kind, name in renamed.items():
-            os.link(folder / names[kind], folder / name)
+            originals[kind] = _linked(originals[kind], folder / name)
         shards.append(replace(shard, **renamed))
     rows = np.load(folder / manifest.SAMPLES_FILE)
     table = np.tile(rows, times)

@@ -1,5 +1,8 @@
 """Synthetic sets: as many samples as asked for, cheap, valid, and like photographs in size."""
 
+import errno
+import os
+
 import numpy as np
 import pytest
 from softfeed.benchmarks import synthetic
@@ -24,6 +27,45 @@ def test_a_large_set_shares_its_bytes(tmp_path, monkeypatch):
         synthetic.write_set(folder, 101)
     with pytest.raises(ValueError, match="synthetic must be at least 1, got 0"):
         synthetic.write_set(tmp_path / "none", 0)
+
+
+def test_a_run_that_was_killed_is_made_good(tmp_path, monkeypatch):
+    monkeypatch.setattr(synthetic, "_SHARD", 5)
+    monkeypatch.setattr(synthetic, "_DISTINCT", 2)
+
+    def killed(folder, times):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(synthetic, "_multiply", killed)
+        patched.setattr(synthetic.shutil, "rmtree", lambda *arguments, **settings: None)  # a kill cleans nothing up
+        with pytest.raises(KeyboardInterrupt):
+            synthetic.write_set(tmp_path / "set", 10)
+    assert any(tmp_path.iterdir())
+    assert shard_set.load(synthetic.write_set(tmp_path / "set", 10)).manifest.num_samples == 10
+    assert [path.name for path in tmp_path.iterdir()] == ["set"]
+
+
+def test_a_file_that_has_no_room_for_names_is_copied(tmp_path, monkeypatch):
+    monkeypatch.setattr(synthetic, "_SHARD", 5)
+    monkeypatch.setattr(synthetic, "_DISTINCT", 5)
+    link = os.link
+
+    def few(original, path):
+        if original.stat().st_nlink == 3:
+            raise OSError(errno.EMLINK, "Too many links")
+        link(original, path)
+
+    monkeypatch.setattr(synthetic.os, "link", few)
+    folder = synthetic.write_set(tmp_path / "set", 40)
+    assert shard_set.load(folder).manifest.num_samples == 40
+    names = [path.stat().st_nlink for path in folder.glob("*.tar")]
+    assert sorted(names) == [2, 2, 3, 3, 3, 3, 3, 3]
+
+
+def test_the_folder_above_must_exist(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"must go to a folder that exists, got .*; make its parent first"):
+        synthetic.write_set(tmp_path / "no" / "set", 10)
 
 
 def test_images_are_like_photographs(tmp_path):

@@ -29,10 +29,12 @@ from ..pipelines.mollify import ROLES, Mollification, Mollify, strengths
 from ..softops import blur_sigma
 from .errors import in_one_line
 from .machine import machine
-from .measurement import Batches, Here, Progress, measure, settle
-from .result import Result, to_json
+from .measurement import Batches, Here, Progress, check_turns, measure, settle
+from .recorded import command_line
+from .result import Result, check_output, to_json
 
 Options = argparse.Namespace
+_PROGRAM = "python -m softfeed.benchmarks.alternatives"
 
 
 def _kernel(side: int, sigma: float) -> np.ndarray:
@@ -139,10 +141,8 @@ def _blank(cells: int, options: Options) -> Batches:
     return epoch
 
 
-@in_one_line
-def main(arguments: list[str] | None = None) -> int:
-    """Run the benchmark; returns the exit status."""
-    parser = argparse.ArgumentParser(prog="python -m softfeed.benchmarks.alternatives", description=__doc__)
+def _parse(words: list[str]) -> Options:
+    parser = argparse.ArgumentParser(prog=_PROGRAM, description=__doc__)
     parser.add_argument("--batch-size", type=int, default=64, help="default: 64")
     parser.add_argument("--image-size", type=int, default=224, help="default: 224")
     parser.add_argument("--threads", type=int, default=2, help="of DALI's graph (default: 2)")
@@ -150,7 +150,16 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--repeats", type=int, default=5, help="default: 5")
     parser.add_argument("--device", default="cpu", help="cpu or cuda (default: cpu)")
     parser.add_argument("--output", type=Path, help="JSON file to write")
-    options = parser.parse_args(arguments)
+    return parser.parse_args(words)
+
+
+@in_one_line
+def main(arguments: list[str] | None = None) -> int:
+    """Run the benchmark; returns the exit status."""
+    words = sys.argv[1:] if arguments is None else arguments
+    options = _parse(words)
+    check_turns(options.seconds, options.repeats)
+    check_output(options.output)
     levels = Mollify().draw(Draws(0, 0, 0, options.batch_size)).level
     contenders = {
         "blur, cosine transform": _blur_by_transform(options.image_size, levels, options),
@@ -167,7 +176,7 @@ def main(arguments: list[str] | None = None) -> int:
     print("\n".join(map(str, rates.values())))
     if options.output:
         settings = {name: value for name, value in vars(options).items() if name != "output"}
-        command = f"python -m softfeed.benchmarks.alternatives --device {options.device}"
+        command = command_line(words, _PROGRAM)
         result = Result("alternatives", command, settings, {}, machine(), list(rates.values()))
         options.output.write_text(to_json(result), encoding="utf-8")
     return 0

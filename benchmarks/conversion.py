@@ -20,7 +20,7 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Executor, ProcessPoolExecutor
 from contextlib import ExitStack
 from multiprocessing import get_context
@@ -39,9 +39,11 @@ from ..pipelines.shards.shard_set import load
 from ..pipelines.shards.spool import Extents, FileStamp
 from .errors import in_one_line
 from .machine import machine
-from .measurement import Batches, Progress, Whole, measure
-from .result import Result, to_json
+from .measurement import Batches, Progress, Rate, Ratio, Whole, cpu_ratio, measure, ratio
+from .recorded import command_line
+from .result import Result, check_output, to_json
 
+_PROGRAM = "python -m softfeed.benchmarks.conversion"
 _WRITER, _FLUSHED = "webdataset ShardWriter", "webdataset ShardWriter, flushed"
 _PLAIN, _PLAIN_TWO = "softfeed --no-check, 1 worker", "softfeed --no-check, 2 workers"
 _CHECKED, _CHECKED_TWO = "softfeed, 1 worker", "softfeed, 2 workers"
@@ -50,7 +52,7 @@ _RATIOS = ((_PLAIN, _WRITER), (_PLAIN, _FLUSHED), (_PLAIN_TWO, _PLAIN), (_CHECKE
 
 def _shard_writer(source: Path, dest: Path, shard_samples: int, *, flushed: bool) -> Batches:
     """Images and labels of a folder by the package's own writer, in one process."""
-    import webdataset
+    from webdataset.writer import ShardWriter
 
     def flush(name: str) -> None:
         with Path(name).open("rb") as file:
@@ -62,7 +64,7 @@ def _shard_writer(source: Path, dest: Path, shard_samples: int, *, flushed: bool
         paths, labels, _ = scan_image_folder(source)
         pattern = str(dest / "shard-%06d.tar")
         post = flush if flushed else None
-        with webdataset.ShardWriter(pattern, maxcount=shard_samples, maxsize=1 << 40, post=post, verbose=0) as writer:
+        with ShardWriter(pattern, maxcount=shard_samples, maxsize=1 << 40, post=post, verbose=0) as writer:
             for number, (path, label) in enumerate(zip(paths, labels.tolist(), strict=True)):
                 writer.write({"__key__": f"{number:08d}", "jpg": Path(path).read_bytes(), "cls": label})
         yield len(paths)
@@ -78,34 +80,13 @@ def _softfeed(source: Path, dest: Path, options: ShardOptions, executor: Executo
     return write
 
 
-def _with_processor_time(contender: Batches, spent: list[float], processes: Sequence[int]) -> Batches:
-    """Note the processor time of this process and some others per image of every epoch."""
-
-    def write() -> Iterable[int]:
-        before = _processor_time(processes)
-        images = sum(contender())
-        spent.append((_processor_time(processes) - before) / images)
-        yield images
-
-    return write
-
-
-def _processor_time(processes: Sequence[int]) -> float:
-    """Seconds that this process and some others have used, in user and system mode."""
-    ticks = 0
-    for process in (os.getpid(), *processes):
-        fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
-        ticks += int(fields[11]) + int(fields[12])
-    return ticks / os.sysconf("SC_CLK_TCK")
-
-
-def _warm(workers: int, stack: ExitStack) -> tuple[Executor, list[int]]:
-    """A pool whose processes have imported what they need, and their ids."""
+def _warm(workers: int, stack: ExitStack) -> Executor:
+    """A pool whose processes have imported what they need."""
     pool = stack.enter_context(ProcessPoolExecutor(workers, get_context("spawn")))
     ids: set[int] = set()
     while len(ids) < workers:
         ids.update(pool.map(_process_id, range(4 * workers)))
-    return pool, sorted(ids)
+    return pool
 
 
 def _process_id(_: int) -> int:
@@ -212,55 +193,38 @@ def _opening(folder: Path, samples: int, shards: int, repeats: int) -> dict[str,
     return {"samples": samples, "shards": shards, "median_s": statistics.median(seconds[1:]), "all_s": seconds}
 
 
-def _speed(source: Path, folder: Path, options: argparse.Namespace) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Rates by contender, and the other facts about them."""
+def _speed(source: Path, folder: Path, options: argparse.Namespace) -> dict[str, Rate]:
+    """Rates by contender."""
     plain = ShardOptions(check=False, shard_samples=options.shard_size)
     checked = ShardOptions(shard_samples=options.shard_size)
-    spent: dict[str, list[float]] = {}
     with ExitStack() as stack:
         pools = {workers: _warm(workers, stack) for workers in (1, 2)}
 
-        def ours(name: str, shard_options: ShardOptions, workers: int) -> Batches:
-            pool, processes = pools[workers]
-            contender = _softfeed(source, folder / "ours", shard_options, pool, workers)
-            return _with_processor_time(contender, spent.setdefault(name, []), processes)
+        def ours(shard_options: ShardOptions, workers: int) -> Whole:
+            return Whole(_softfeed(source, folder / "ours", shard_options, pools[workers], workers))
 
-        def theirs(name: str, *, flushed: bool) -> Batches:
-            contender = _shard_writer(source, folder / "theirs", options.shard_size, flushed=flushed)
-            return _with_processor_time(contender, spent.setdefault(name, []), [])
+        def theirs(*, flushed: bool) -> Whole:
+            return Whole(_shard_writer(source, folder / "theirs", options.shard_size, flushed=flushed))
 
         contenders = {
-            _WRITER: theirs(_WRITER, flushed=False),
-            _FLUSHED: theirs(_FLUSHED, flushed=True),
-            _PLAIN: ours(_PLAIN, plain, 1),
-            _PLAIN_TWO: ours(_PLAIN_TWO, plain, 2),
-            _CHECKED: ours(_CHECKED, checked, 1),
-            _CHECKED_TWO: ours(_CHECKED_TWO, checked, 2),
+            _WRITER: theirs(flushed=False),
+            _FLUSHED: theirs(flushed=True),
+            _PLAIN: ours(plain, 1),
+            _PLAIN_TWO: ours(plain, 2),
+            _CHECKED: ours(checked, 1),
+            _CHECKED_TWO: ours(checked, 2),
         }
-        whole = {name: Whole(batches) for name, batches in contenders.items()}
-        rates = measure(whole, seconds=0, repeats=options.repeats, progress=Progress())
-    facts = {
-        "ratios": dict(_ratios(rates, spent)),
-        "processor_us_per_image": {name: statistics.median(times[1:]) * 1e6 for name, times in spent.items()},
-    }
-    return rates, facts
+        return measure(contenders, seconds=0, repeats=options.repeats, progress=Progress())
 
 
-def _ratios(rates: dict[str, Any], spent: dict[str, list[float]]) -> Iterator[tuple[str, float]]:
-    """Medians of the ratios of runs that took turns: of images per second, and of images per processor second."""
-    for name, to in _RATIOS:
-        pairs = zip(rates[name].images_per_s, rates[to].images_per_s, strict=True)
-        yield f"{name} / {to}", statistics.median(ours / theirs for ours, theirs in pairs)
-    for to in (_WRITER, _FLUSHED):
-        pairs = zip(spent[_PLAIN][1:], spent[to][1:], strict=True)
-        yield (
-            f"{_PLAIN} / {to}, per processor second",
-            statistics.median(theirs / max(ours, 1e-9) for ours, theirs in pairs),
-        )
+def ratios(rates: dict[str, Rate]) -> list[Ratio]:
+    """Of images per second, and against the ShardWriter also of images per CPU second."""
+    of_time = [ratio(rates[name], rates[to]) for name, to in _RATIOS]
+    return of_time + [cpu_ratio(rates[_PLAIN], rates[to]) for to in (_WRITER, _FLUSHED)]
 
 
-def _parse(arguments: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m softfeed.benchmarks.conversion", description=__doc__)
+def _parse(words: list[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog=_PROGRAM, description=__doc__)
     parser.add_argument("folder", type=Path, help="image folder of photographs")
     parser.add_argument("--copies", type=int, default=8, help="times that every image is written (default: 8)")
     parser.add_argument("--shard-size", type=int, default=500, help="samples per shard (default: 500)")
@@ -268,33 +232,31 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--synthetic", type=int, default=200_000, help="samples of the source for the memory test")
     parser.add_argument("--scratch", type=Path, help="folder to write to (default: that for temporary files)")
     parser.add_argument("--output", type=Path, help="JSON file to write the result to")
-    return parser.parse_args(arguments)
+    return parser.parse_args(words)
 
 
 @in_one_line
 def main(arguments: list[str] | None = None) -> int:
     """Run the benchmark; returns the exit status."""
-    options = _parse(arguments)
-    load_before = os.getloadavg()[0]
+    words = sys.argv[1:] if arguments is None else arguments
+    options = _parse(words)
+    check_output(options.output)
+    facts: dict[str, Any] = {"load_before": os.getloadavg()[0]}
     with tempfile.TemporaryDirectory(dir=options.scratch) as scratch:
         folders = {name: Path(scratch, name) for name in ("links", "sets", "memory", "large")}
         for folder in folders.values():
             folder.mkdir()
         source = _repeated(options.folder, options.copies, folders["links"])
-        rates, facts = _speed(source, folders["sets"], options)
+        rates = _speed(source, folders["sets"], options)
         with ProcessPoolExecutor(1, get_context("spawn")) as alone:
             job = alone.submit(_peak_memory, options.folder.absolute(), folders["memory"], options.synthetic)
             facts["memory"] = job.result()
         facts["opening"] = _opening(folders["large"], 1_281_167, 1300, options.repeats)
-    print("\n".join(map(str, rates.values())))
-    print("\n".join(f"{name:<80} {ratio:.2f}" for name, ratio in facts["ratios"].items()))
-    print("memory", facts["memory"])
-    print("opening", facts["opening"])
+    settings = {name: getattr(options, name) for name in ("copies", "shard_size", "repeats", "synthetic")}
+    command, about = command_line(words, _PROGRAM), machine("webdataset")
+    result = Result("conversion", command, settings, {}, about, list(rates.values()), ratios(rates), facts)
+    print(result)
     if options.output:
-        settings = {name: getattr(options, name) for name in ("copies", "shard_size", "repeats")}
-        command = f"python -m softfeed.benchmarks.conversion {options.folder.name}"
-        facts |= {"load_before": load_before}
-        result = Result("conversion", command, settings, {}, machine("webdataset"), list(rates.values()), facts=facts)
         options.output.write_text(to_json(result), encoding="utf-8")
     return 0
 

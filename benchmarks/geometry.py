@@ -17,9 +17,11 @@ from nvidia.dali import fn, types
 from nvidia.dali.pipeline import pipeline_def
 
 from .. import softops
+from .errors import in_one_line
 from .machine import machine
-from .measurement import Batches, Here, Progress, measure
-from .result import Result, to_json
+from .measurement import Batches, Here, Progress, check_turns, measure
+from .recorded import command_line
+from .result import Result, check_output, to_json
 
 _SIZE = (224, 224)
 _INPUTS = ("width", "height", "z0", "z1", "z2", "z3")
@@ -66,6 +68,7 @@ def _with_numpy(batch_size: int, steps: int) -> Batches:
     return epoch
 
 
+@in_one_line
 def main(arguments: list[str] | None = None) -> int:
     """Run the benchmark; returns the exit status."""
     parser = argparse.ArgumentParser(prog="python -m softfeed.benchmarks.geometry", description=__doc__)
@@ -73,7 +76,10 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--seconds", type=float, default=2, help="length of a turn (default: 2)")
     parser.add_argument("--repeats", type=int, default=5, help="default: 5")
     parser.add_argument("--output", type=Path, help="JSON file to write")
-    options = parser.parse_args(arguments)
+    words = sys.argv[1:] if arguments is None else arguments
+    options = parser.parse_args(words)
+    check_turns(options.seconds, options.repeats)
+    check_output(options.output)
     contenders = {}
     for batch_size in (64, 256):
         contenders[f"numpy, batch {batch_size}"] = Here(_with_numpy(batch_size, 100))
@@ -82,7 +88,7 @@ def main(arguments: list[str] | None = None) -> int:
     for rate in rates.values():
         print(f"{rate}   {1e6 / rate.median:8.1f} us per image")
     if options.output:
-        command = f"python -m softfeed.benchmarks.geometry --threads {options.threads} --repeats {options.repeats}"
+        command = command_line(words, parser.prog)
         settings = {"threads": options.threads, "seconds": options.seconds, "repeats": options.repeats}
         result = Result("geometry", command, settings, {}, machine(), list(rates.values()))
         options.output.write_text(to_json(result), encoding="utf-8")

@@ -195,6 +195,14 @@ class Progress:
         self._stream.flush()
 
 
+def check_turns(seconds: float, repeats: int) -> None:
+    """Raise ValueError for turns of no length, or none at all."""
+    if not seconds > 0:
+        raise ValueError(f"seconds must be positive, got {seconds}")
+    if repeats < 1:
+        raise ValueError(f"repeats must be at least 1, got {repeats}")
+
+
 def measure(
     contenders: Mapping[str, Contender],
     *,
@@ -258,3 +266,12 @@ def ratio(above: Rate, below: Rate) -> Ratio:
     """`above` over `below`, repeat by repeat."""
     values = [a / b for a, b in zip(above.images_per_s, below.images_per_s, strict=True)]
     return Ratio(f"{above.name} / {below.name}", statistics.median(values), min(values), max(values))
+
+
+def cpu_ratio(above: Rate, below: Rate) -> Ratio:
+    """Images per CPU second of `above` over those of `below`, repeat by repeat."""
+    tick = 1e-9  # what took less than a tick of the CPU clock counts as 0 seconds
+    pairs = zip(above.cpu_s_per_image, below.cpu_s_per_image, strict=True)
+    values = [max(b, tick) / max(a, tick) for a, b in pairs]
+    name = f"{above.name} / {below.name}, per CPU second"
+    return Ratio(name, statistics.median(values), min(values), max(values))

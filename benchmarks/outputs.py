@@ -8,36 +8,41 @@ a GPU also shares of the JPEG engines, and parts of images against whole ones. `
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from collections.abc import Callable
-from importlib import metadata
+from contextlib import ExitStack
 from itertools import product
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from ..pipelines import Loader, presets
-from ..train.tuning import check_budget, played_in_turn
+from ..pipelines.sources import open_source
 from .errors import in_one_line
+from .machine import machine
+from .measurement import Here, Progress, check_turns, measure, ratio
+from .recorded import command_line
+from .result import Result, check_output, to_json
+from .session import data_facts
+from .steps import of_loader
 
 FIRST = "float32, channels first"
+_PROGRAM = "python -m softfeed.benchmarks.outputs"
 
 
-def _parse(arguments: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m softfeed.benchmarks.outputs", description=__doc__)
+def _parse(words: list[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog=_PROGRAM, description=__doc__)
     parser.add_argument("data", type=Path, help="image folder or shard set")
     parser.add_argument("--recipe", default="soft-imagenet", help="preset (default: %(default)s)")
-    parser.add_argument("--batch-size", type=int, default=256)
-    parser.add_argument("--image-size", type=int, default=224)
+    parser.add_argument("--batch-size", type=int, default=256, help="default: %(default)s")
+    parser.add_argument("--image-size", type=int, default=224, help="default: %(default)s")
     parser.add_argument("--threads", type=int, help="threads of the graph (default: the loader's own choice)")
-    parser.add_argument("--seconds", type=float, default=120.0, help="time to measure (default: 120)")
-    parser.add_argument("--rounds", type=int, default=7, help="how often each is played at most (default: 7)")
+    parser.add_argument("--seconds", type=float, default=3.0, help="length of a turn (default: %(default)s)")
+    parser.add_argument("--repeats", type=int, default=7, help="turns of each (default: %(default)s)")
     parser.add_argument("--device", help="cpu or cuda (default: the GPU where there is one)")
     parser.add_argument("--output", type=Path, help="JSON file to write")
-    return parser.parse_args(arguments)
+    return parser.parse_args(words)
 
 
 def _variants(loader: Loader) -> dict[str, dict[str, Any]]:
@@ -61,6 +66,7 @@ def _variants(loader: Loader) -> dict[str, dict[str, Any]]:
 def _gpu_bytes(make: Callable[..., Loader], settings: dict[str, Any]) -> int:
     """Memory that a loader takes of the GPU, DALI's and torch's, after two epochs or twenty batches."""
     torch.cuda.synchronize()
+    torch.cuda.empty_cache()  # what other loaders left behind is not to be used again unseen
     before = torch.cuda.mem_get_info()[0]
     with make(**settings) as loader:
         for _ in range(2):
@@ -74,8 +80,10 @@ def _gpu_bytes(make: Callable[..., Loader], settings: dict[str, Any]) -> int:
 @in_one_line
 def main(arguments: list[str] | None = None) -> int:
     """Run the benchmark; returns the exit status."""
-    options = _parse(arguments)
-    check_budget(options.seconds, options.rounds)
+    words = sys.argv[1:] if arguments is None else arguments
+    options = _parse(words)
+    check_turns(options.seconds, options.repeats)
+    check_output(options.output)
     recipe = presets.by_name(options.recipe)
 
     def make(**settings: Any) -> Loader:
@@ -84,39 +92,21 @@ def main(arguments: list[str] | None = None) -> int:
 
     with make() as loader:
         device, variants = loader.device, _variants(loader)
-    rates = played_in_turn(
-        [lambda settings=settings: make(**settings) for settings in variants.values()],
-        seconds=options.seconds,
-        rounds=options.rounds,
-        report=lambda done: print(f"round {done}/{options.rounds}", file=sys.stderr, flush=True),
-    )
-    rows = []
-    for (name, settings), row in zip(variants.items(), rates, strict=True):
-        ratio = float(np.median(np.array(row) / np.array(rates[0])))
-        rows.append({"name": name, "median": float(np.median(row)), "ratio": ratio, "images_per_s": row})
-        line = f"{name:<40} {rows[-1]['median']:>10,.0f} images/s ({min(row):,.0f} to {max(row):,.0f})  x {ratio:.2f}"
-        if device.type == "cuda":
-            rows[-1]["gpu_bytes"] = _gpu_bytes(make, settings)
-            line += f"  {rows[-1]['gpu_bytes'] / 2**30:.2f} GiB"
-        print(line)
-    if options.output:
-        _write(options, device, rows)
-    return 0
-
-
-def _write(options: argparse.Namespace, device: torch.device, rows: list[dict[str, Any]]) -> None:
+    with ExitStack() as stack:
+        loaders = {name: stack.enter_context(make(**settings)) for name, settings in variants.items()}
+        contenders = {name: Here(of_loader(loader)) for name, loader in loaders.items()}
+        rates = measure(contenders, seconds=options.seconds, repeats=options.repeats, progress=Progress())
+    ratios = [ratio(rate, rates[FIRST]) for name, rate in rates.items() if name != FIRST]
+    facts = {}
+    if device.type == "cuda":
+        facts["gpu_gib"] = {name: _gpu_bytes(make, settings) / 2**30 for name, settings in variants.items()}
     kept = {name: value for name, value in vars(options).items() if name not in ("data", "output")}
-    installed = {found.metadata["Name"] or "": found.version for found in metadata.distributions()}
-    result = {
-        "command": f"python -m softfeed.benchmarks.outputs {options.data.name}",
-        "settings": kept,
-        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
-        "versions": {name: installed[name] for name in installed if name.startswith(("torch", "nvidia-dali"))},
-        "ratio_to": FIRST,
-        "rates": rows,
-    }
-    options.output.parent.mkdir(parents=True, exist_ok=True)
-    options.output.write_text(json.dumps(result, indent=1) + "\n")
+    command, data = command_line(words, _PROGRAM), data_facts(open_source(options.data))
+    result = Result("outputs", command, kept, data, machine(), list(rates.values()), ratios, facts)
+    print(result)
+    if options.output:
+        options.output.write_text(to_json(result), encoding="utf-8")
+    return 0
 
 
 if __name__ == "__main__":

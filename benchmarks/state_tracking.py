@@ -8,24 +8,28 @@ turn, and times the call by itself. Raw CIFAR-100 is the worst case: no images c
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 import time
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
-
 from ..pipelines import Loader, presets
+from ..pipelines.sources import open_source
 from .errors import in_one_line
 from .machine import machine
-from .measurement import Batches, Here, Progress, measure
+from .measurement import Batches, Here, Progress, check_turns, measure, ratio
+from .recorded import command_line
+from .result import Result, check_output, to_json
+from .session import data_facts
 
+ASKED = "state after every batch"
 _CALLS = 1000
+_PROGRAM = "python -m softfeed.benchmarks.state_tracking"
 
 
-def _parse(arguments: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m softfeed.benchmarks.state_tracking", description=__doc__)
+def _parse(words: list[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog=_PROGRAM, description=__doc__)
     parser.add_argument("data", type=Path, help="image folder or shard set")
     parser.add_argument("--recipe", default="soft-cifar", help="preset (default: %(default)s)")
     parser.add_argument("--batch-size", type=int, default=128, help="default: %(default)s")
@@ -33,7 +37,7 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--seconds", type=float, default=5.0, help="length of a turn (default: %(default)s)")
     parser.add_argument("--repeats", type=int, default=9, help="turns of each (default: %(default)s)")
     parser.add_argument("--output", type=Path, help="JSON file to write")
-    return parser.parse_args(arguments)
+    return parser.parse_args(words)
 
 
 def _played(loader: Loader, *, asked: bool) -> Batches:
@@ -49,16 +53,19 @@ def _played(loader: Loader, *, asked: bool) -> Batches:
 @in_one_line
 def main(arguments: list[str] | None = None) -> int:
     """Run the benchmark; returns the exit status."""
-    options = _parse(arguments)
+    words = sys.argv[1:] if arguments is None else arguments
+    options = _parse(words)
+    check_turns(options.seconds, options.repeats)
+    check_output(options.output)
     loaders = [
         Loader(options.data, presets.by_name(options.recipe), options.batch_size, options.image_size, device="cpu")
         for _ in range(2)
     ]
     plain, asked = (Here(_played(loader, asked=asked)) for loader, asked in zip(loaders, (False, True), strict=True))
-    contenders = {"plain": plain, "state after every batch": asked, "plain again": plain}
+    contenders = {"plain": plain, ASKED: asked, "plain again": plain}
     rates = measure(contenders, seconds=options.seconds, repeats=options.repeats, progress=Progress())
-    before, with_state, after = (np.array(rate.images_per_s) for rate in rates.values())
-    ratios = with_state / ((before + after) / 2)
+    plain_rates = zip(rates["plain"].images_per_s, rates["plain again"].images_per_s, strict=True)
+    without = replace(rates["plain"], images_per_s=tuple((first + again) / 2 for first, again in plain_rates))
     begin = time.perf_counter()
     for _ in range(_CALLS):
         loaders[1].state_dict()
@@ -66,23 +73,14 @@ def main(arguments: list[str] | None = None) -> int:
     for loader in loaders:
         loader.close()
     batch_us = 1e6 * options.batch_size / rates["plain"].median
-    print("\n".join(map(str, rates.values())))
-    print(f"with / without state: {np.median(ratios):.3f} ({ratios.min():.3f} to {ratios.max():.3f})")
-    print(f"one call: {call_us:.1f} us, {call_us / batch_us:.2%} of a batch of {options.batch_size}")
+    facts = {"call_us": call_us, "share_of_a_batch": call_us / batch_us}
+    kept = {name: value for name, value in vars(options).items() if name not in ("data", "output")}
+    command, data = command_line(words, _PROGRAM), data_facts(open_source(options.data))
+    cost = [ratio(rates[ASKED], without)]
+    result = Result("state tracking", command, kept, data, machine(), list(rates.values()), cost, facts)
+    print(result)
     if options.output:
-        kept = {name: value for name, value in vars(options).items() if name not in ("data", "output")}
-        result = {
-            "command": f"python -m softfeed.benchmarks.state_tracking {options.data.name}",
-            "settings": kept,
-            "machine": machine(),
-            "images_per_s": {name: list(rate.images_per_s) for name, rate in rates.items()},
-            "ratio": {"median": float(np.median(ratios)), "all": ratios.tolist()},
-            "call_us": call_us,
-            "share_of_a_batch": call_us / batch_us,
-            "others": {name: list(rate.others) for name, rate in rates.items()},
-        }
-        options.output.parent.mkdir(parents=True, exist_ok=True)
-        options.output.write_text(json.dumps(result, indent=1) + "\n")
+        options.output.write_text(to_json(result), encoding="utf-8")
     return 0
 
 

@@ -2,7 +2,8 @@
 
 import pytest
 from PIL import Image
-from softfeed.benchmarks import readme_picture
+from softfeed.benchmarks import alternatives, geometry, measurement, readme_picture
+from softfeed.benchmarks.result import from_json
 
 
 @pytest.fixture
@@ -34,3 +35,19 @@ def test_the_picture_needs_two_classes_of_images_and_somewhere_to_go(tmp_path, f
     Image.new("RGB", (30, 30)).save(folder / "dog" / "1.png")
     assert "No such file or directory" in line(capsys, main, tmp_path / "nowhere" / "out.png", folder)
     assert not out.exists()
+
+
+@pytest.mark.parametrize("program", [alternatives, geometry])
+def test_programs_without_data(program, capsys):
+    assert line(capsys, program.main, "--repeats", "0") == "error: repeats must be at least 1, got 0\n"
+    assert "output must be in a folder that exists" in line(capsys, program.main, "--output", "/nonexistent/a.json")
+
+
+def test_the_geometry_is_recorded_with_its_options(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(measurement, "_WARM_BATCHES", 1)
+    output = tmp_path / "geometry.json"
+    options = ["--seconds", "0.001", "--repeats", "1", "--threads", "1"]
+    assert geometry.main([*options, "--output", str(output)]) == 0
+    command = " ".join(["python -m softfeed.benchmarks.geometry", *options, "--output geometry.json"])
+    assert from_json(output).command == command
+    assert "us per image" in capsys.readouterr().out

@@ -4,7 +4,6 @@ import argparse
 import subprocess
 import sys
 
-import pytest
 from softfeed.benchmarks import alternatives, command, gpu_runs, outputs
 
 
@@ -19,9 +18,7 @@ def parsed(words):
         command._check(args)
         return args
     program = {"softfeed.benchmarks.alternatives": alternatives, "softfeed.benchmarks.outputs": outputs}[words[1]]
-    with pytest.raises(SystemExit) as ended:
-        program.main([*words[2:], "--help"])
-    return ended.value.code
+    return program._parse(words[2:])
 
 
 def test_every_run_is_a_valid_command(tmp_path):
@@ -36,8 +33,8 @@ def test_every_run_is_a_valid_command(tmp_path):
         "scaling",
     }
     assert found["peers-500"].max_side == 500
-    assert all(args.device == "cuda" for args in found.values() if isinstance(args, argparse.Namespace))
-    assert found["alternatives"] == found["outputs"] == 0
+    assert all(args.device == "cuda" and args.output == tmp_path / "r.json" for args in found.values())
+    assert found["alternatives"].batch_size == found["outputs"].batch_size == 256
 
 
 def test_a_run_that_fails_does_not_stop_the_others(tmp_path, monkeypatch, capsys):

@@ -10,7 +10,7 @@ import time
 from functools import partial
 
 import pytest
-from softfeed.benchmarks.measurement import Here, Progress, cpu_seconds, measure, ratio
+from softfeed.benchmarks.measurement import Here, Progress, Rate, cpu_ratio, cpu_seconds, measure, ratio
 from softfeed.benchmarks.processes import ContenderError, OwnProcess, in_fresh_process
 
 from .conftest import rate
@@ -121,3 +121,10 @@ def test_a_function_in_a_fresh_process():
     assert in_fresh_process(os.getpid) != os.getpid()
     with pytest.raises(ContenderError, match="ZeroDivisionError: division by zero"):
         in_fresh_process(operator.truediv, 1, 0)
+
+
+def test_images_per_cpu_second_are_compared_repeat_by_repeat():
+    above, below = Rate("a", (1.0,) * 3, (0.001, 0.002, 0.004)), Rate("b", (9.0,) * 3, (0.003, 0.004, 0.004))
+    found = cpu_ratio(above, below)
+    assert (found.name, found.median, found.low) == ("a / b, per CPU second", 2, 1)
+    assert found.high == pytest.approx(3)

@@ -1,12 +1,15 @@
-"""The benchmark of output forms runs, and records what it played."""
-
-import json
+"""The benchmarks of output forms and of the state run, and record what they played."""
 
 import numpy as np
 import pytest
 from PIL import Image
-from softfeed.benchmarks import outputs
-from softfeed.train import tuning
+from softfeed.benchmarks import measurement, outputs, state_tracking
+from softfeed.benchmarks.result import from_json
+
+
+@pytest.fixture(autouse=True)
+def hardly_any_warm_up(monkeypatch):
+    monkeypatch.setattr(measurement, "_WARM_BATCHES", 1)
 
 
 @pytest.fixture
@@ -19,25 +22,48 @@ def photos(tmp_path):
     return tmp_path / "data"
 
 
-SMALL = ["--device", "cpu", "--batch-size", "4", "--image-size", "16", "--seconds", "0.1"]
+SMALL = ["--batch-size", "4", "--image-size", "16", "--seconds", "0.001"]
 
 
-def test_every_form_is_played_and_recorded(photos, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(tuning, "_LEAST_S", 0.001)
-    assert outputs.main([str(photos), *SMALL, "--rounds", "5", "--output", str(tmp_path / "out.json")]) == 0
-    result = json.loads((tmp_path / "out.json").read_text())
-    names = [row["name"] for row in result["rates"]]
+def test_every_form_is_played_and_recorded(photos, tmp_path, capsys):
+    output = tmp_path / "out.json"
+    words = [*SMALL, "--device", "cpu", "--repeats", "2"]
+    assert outputs.main([str(photos), *words, "--output", str(output)]) == 0
+    found = from_json(output)  # as --compare reads it
+    names = [rate.name for rate in found.rates]
     assert names == [
         f"{dtype}, channels {c}" for dtype in ("float32", "float16", "bfloat16") for c in ("first", "last")
     ]
-    assert names[0] == result["ratio_to"]
-    assert result["rates"][0]["ratio"] == 1
-    assert all(len(row["images_per_s"]) >= 5 and row["median"] > 0 for row in result["rates"])
-    assert str(tmp_path) not in json.dumps(result)
+    assert [ratio.name for ratio in found.ratios] == [f"{name} / {names[0]}" for name in names[1:]]
+    assert all(len(rate.images_per_s) == 2 for rate in found.rates)
+    assert found.command == " ".join(["python -m softfeed.benchmarks.outputs data", *words, "--output out.json"])
+    assert str(tmp_path) not in output.read_text()
     printed = capsys.readouterr().out
     assert all(name in printed for name in names)
 
 
-def test_wrong_options_are_one_line(photos, capsys):
-    assert outputs.main([str(photos), *SMALL, "--rounds", "1"]) == 2
-    assert "rounds must be at least 5, got 1" in capsys.readouterr().err
+def test_the_state_is_asked_for_after_every_batch(photos, tmp_path, capsys, monkeypatch):
+    asked = []
+    state = state_tracking.Loader.state_dict
+    monkeypatch.setattr(state_tracking.Loader, "state_dict", lambda loader: asked.append(1) or state(loader))
+    monkeypatch.setattr(state_tracking, "_CALLS", 3)
+    output = tmp_path / "state.json"
+    words = [*SMALL, "--recipe", "soft-imagenet", "--repeats", "2"]
+    assert state_tracking.main([str(photos), *words, "--output", str(output)]) == 0
+    found = from_json(output)
+    plain, with_state, again = (rate.images_per_s for rate in found.rates)
+    (cost,) = found.ratios
+    expected = sorted(2 * s / (a + b) for a, s, b in zip(plain, with_state, again, strict=True))
+    assert (cost.low, cost.high) == pytest.approx((expected[0], expected[1]))
+    assert len(asked) > 3 + 2  # the calls by themselves, and those of the turns
+    assert found.facts["call_us"] > 0
+    assert "call_us: " in capsys.readouterr().out
+    assert found.command.startswith("python -m softfeed.benchmarks.state_tracking data --batch-size 4")
+
+
+@pytest.mark.parametrize("program", [outputs, state_tracking])
+def test_wrong_options_are_one_line(program, photos, capsys):
+    assert program.main([str(photos), *SMALL, "--repeats", "0"]) == 2
+    assert capsys.readouterr().err == "error: repeats must be at least 1, got 0\n"
+    assert program.main([str(photos), *SMALL, "--output", "/nonexistent/a.json"]) == 2
+    assert capsys.readouterr().err.startswith("error: output must be in a folder that exists, got /nonexistent/a.json")

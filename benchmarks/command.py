@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import argparse
-import shlex
-import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from .suites import DEFAULTS, SUITES, fill_in
 
 if TYPE_CHECKING:
     from .comparison import Change
     from .result import Result
     from .session import Session
 
-_SUITES = ("steps", "operations", "peers", "scaling", "memory")
 _EXAMPLES = """examples:
   softfeed bench imagenet/train                             # the steps, and a verdict
   softfeed bench imagenet/train --model resnet50            # and whether a training step would wait
@@ -45,7 +44,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     what = parser.add_argument_group("what is measured")
     what.add_argument(
         "--suite",
-        choices=_SUITES,
+        choices=tuple(SUITES),
         default="steps",
         help="steps: the loader's steps added in turn; operations: each operation against the soft crop, and soft "
         "against hard; peers: other loaders, on an image folder; scaling: threads, batch sizes, ranks, sizes of the "
@@ -53,17 +52,21 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     )
     what.add_argument("--peers", dest="suite", action="store_const", const="peers", help="same as --suite peers")
     what.add_argument(
-        "--model", metavar="NAME", help="also time a training step of this network (resnet50, small-cnn...) with data"
+        "--model",
+        metavar="NAME",
+        help="steps: also time a training step of this network (resnet50, small-cnn...) with data",
     )
     what.add_argument(
         "--recipe",
         metavar="NAME",
-        default="full",
-        help="a preset such as soft-imagenet; full: soft crop, flip, occlusion, mollification; or everything: full with "
-        "TrivialAugment (default: %(default)s)",
+        help="a preset such as soft-imagenet; full: soft crop, flip, occlusion, mollification; or everything: that and "
+        f"TrivialAugment (default: {DEFAULTS['recipe']}; peers and operations have recipes of their own)",
     )
     what.add_argument(
-        "--synthetic", type=int, metavar="N", help="write a synthetic shard set of N samples to DATA, and play that"
+        "--synthetic",
+        type=int,
+        metavar="N",
+        help="write a synthetic shard set of N samples to DATA, and play that; not for peers",
     )
     what.add_argument(
         "--max-side",
@@ -72,9 +75,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         help="peers: first re-encode every image to this longest side, as a 4:2:0 JPEG of quality 90 (default: as they "
         "are)",
     )
-    what.add_argument(
-        "--images", type=int, default=200_000, metavar="N", help="memory: images to play (default: %(default)s)"
-    )
+    what.add_argument("--images", type=int, metavar="N", help=f"memory: images to play (default: {DEFAULTS['images']})")
     _add_playing(parser.add_argument_group("how it is played"))
     _add_results(parser.add_argument_group("results"))
 
@@ -90,19 +91,25 @@ def _add_playing(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
         "--dtype",
         choices=("float32", "float16", "bfloat16"),
-        default="float32",
-        help="of images (default: %(default)s)",
+        help=f"of images, except for peers (default: {DEFAULTS['dtype']})",
     )
-    group.add_argument("--channels-last", action="store_true", help="images with channels last (default: first)")
+    group.add_argument(
+        "--channels-last",
+        action="store_true",
+        default=None,
+        help="images with channels last, except for peers (default: first)",
+    )
     group.add_argument("--device", choices=("cpu", "cuda"), help="default: the GPU where there is one")
     group.add_argument(
-        "--seconds", type=float, default=3.0, metavar="S", help="length of a turn, besides its warm-up (default: 3)"
+        "--seconds", type=float, metavar="S", help="length of a turn, besides its warm-up; not for memory (default: 3)"
     )
-    group.add_argument("--repeats", type=int, default=5, metavar="N", help="turns of each contender (default: 5)")
+    group.add_argument("--repeats", type=int, metavar="N", help="turns of each contender; not for memory (default: 5)")
     group.add_argument(
         "--cold",
         action="store_true",
-        help="drop the files from the page cache before each turn (default: read every file once, so that it is warm)",
+        default=None,
+        help="steps, operations, peers: drop the files from the page cache before each turn (default: read every file "
+        "once, so that it is warm)",
     )
 
 
@@ -138,18 +145,17 @@ def run(args: argparse.Namespace) -> int:
 
 def _check(args: argparse.Namespace) -> None:
     """Raise ValueError or OSError for what would fail only after everything was measured."""
-    for name in ("batch_size", "image_size", "threads", "repeats", "images", "synthetic", "max_side"):
+    from .measurement import check_turns
+    from .result import check_output
+
+    for name in ("batch_size", "image_size", "threads", "images", "synthetic", "max_side"):
         value = getattr(args, name)
         if value is not None and value < 1:
             raise ValueError(f"{name.replace('_', '-')} must be at least 1, got {value}")
-    if not args.seconds > 0:
-        raise ValueError(f"seconds must be positive, got {args.seconds}")
+    fill_in(args)
+    check_turns(args.seconds, args.repeats)
     for name in ("output", "chart"):
-        path = getattr(args, name)
-        if path is not None and not path.resolve().parent.is_dir():
-            raise FileNotFoundError(f"{name} must be in a folder that exists, got {path}; make the folder first")
-        if path is not None and path.is_dir():
-            raise IsADirectoryError(f"{name} must be a file, got the folder {path}; name a file in it")
+        check_output(getattr(args, name), name)
     if args.chart is None and args.output is not None and args.output.suffix == ".png":
         raise ValueError(f"output must be a JSON file, got {args.output}; --chart names the picture")
 
@@ -159,6 +165,7 @@ def _session(args: argparse.Namespace) -> Session:
     from ..pipelines.sources import open_source
     from . import synthetic
     from .measurement import Progress
+    from .recorded import command_line
     from .session import Session, recipe_by_name
     from .steps import Played
 
@@ -171,12 +178,7 @@ def _session(args: argparse.Namespace) -> Session:
     device = pick_device(args.device).type
     output = {"dtype": args.dtype, "channels_last": args.channels_last}
     played = Played(args.data, recipe, args.batch_size, size, args.threads, device, **output)
-    return Session(played, args.seconds, args.repeats, args.cold, args.model, command_line(sys.argv[1:]), progress)
-
-
-def command_line(words: Sequence[str], program: str = "softfeed") -> str:
-    """The command of this run; of paths only the last part, for where something lies is nobody's business."""
-    return shlex.join([program, *(Path(word).name if "/" in word else word for word in words)])
+    return Session(played, args.seconds, args.repeats, args.cold, args.model, command_line(args.argv), progress)
 
 
 def _suite(name: str) -> Callable[[Session, argparse.Namespace], Result]:

@@ -34,7 +34,7 @@ SOFT, HARD, HARD_FULL, DECODE_ONLY = "soft crop", "hard crop", f"{FULL}, hard cr
 
 
 def run(session: Session, args: argparse.Namespace) -> Result:
-    """Measure the suite; `--recipe` does not matter to it."""
+    """Measure the suite."""
     source = open_source(session.played.data)
     raw = source.raw_shape is not None
     contenders: dict[str, Contender] = {
@@ -43,7 +43,7 @@ def run(session: Session, args: argparse.Namespace) -> Result:
     }
     if not raw:
         contenders[DECODE_ONLY] = Here(rung(replace(session.played, recipe=presets.by_name("soft-imagenet")), "resize"))
-    rates, cache = session.measure(contenders, source)
+    rates, cache = session.measure(contenders, source.files)
     return session.result("operations", list(rates.values()), cache=cache, ratios=ratios(rates))
 
 

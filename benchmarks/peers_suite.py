@@ -18,8 +18,9 @@ from ..pipelines.shards.layout import ShardOptions
 from ..pipelines.sources import open_source
 from .measurement import Rate, Ratio, ratio
 from .peers.job import Job
-from .peers.registry import PEERS, RAW, contender, packages, regime
+from .peers.registry import MAPPED, PEERS, RAW, contender, packages, regime
 from .processes import ContenderError, OwnProcess
+from .recorded import without_folders
 from .result import Result
 from .session import Session
 
@@ -30,11 +31,13 @@ def run(session: Session, args: argparse.Namespace) -> Result:
     """Measure the suite.
 
     Raises:
-        ValueError: if the data is neither an image folder nor a raw shard set.
+        ValueError: if the data is neither an image folder nor a raw shard set, or raw images are to be re-encoded.
     """
     source = open_source(session.played.data)
     if source.shard_set is not None and source.raw_shape is None:
         raise ValueError(f"data must be an image folder for peers, got the shard set {source.root}")
+    if source.raw_shape is not None and args.max_side is not None:
+        raise ValueError(f"max-side must not be given for raw images, got {args.max_side}; it is for image folders")
     names = list(PEERS if source.raw_shape is None else RAW)
     workers = session.played.threads or len(os.sched_getaffinity(0))
     with ExitStack() as stack:
@@ -47,7 +50,7 @@ def run(session: Session, args: argparse.Namespace) -> Result:
         played = session.played
         job = Job(folder, shards, scratch, played.batch_size, played.image_size, workers, played.device)
         contenders, skipped = _started(names, job, session, stack)
-        rates, cache = session.measure(dict(contenders), open_source(shards))
+        rates, cache = session.measure(dict(contenders), files_below(scratch if folder != source.root else folder))
     table = ratios(rates)
     facts: dict[str, Any] = {
         "regimes": {name: regime(name) for name in rates},
@@ -66,16 +69,24 @@ def _started(
     """Peers that started and could play, and why the others could not."""
     started, skipped = {}, {}
     for name in names:
+        if session.cold and name in MAPPED:
+            skipped[name] = "it maps its file into memory, and mapped pages cannot be dropped from the page cache"
+            continue
         session.progress.turn(f"starting {name}")
         try:
             process = stack.enter_context(OwnProcess(partial(contender, name, job)))
             process.play(0.01)
         except ContenderError as error:
-            skipped[name] = str(error)
+            skipped[name] = without_folders(str(error))
             session.progress.line(f"{name} is skipped: {error}")
         else:
             started[name] = process
     return started, skipped
+
+
+def files_below(folder: Path) -> list[str]:
+    """All files in a folder, those that links lead to in their place, each once."""
+    return sorted({str(path.resolve()) for path in folder.rglob("*") if path.is_file()})
 
 
 def same_files(source: Path, folder: Path, *, max_side: int | None) -> Path:

@@ -38,7 +38,7 @@ def run(session: Session, args: argparse.Namespace) -> Result:
         scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="softfeed-scaling-")))
         sets = {size: replace(played, data=str(_set_of(size, scratch, session))) for size in SET_SIZES}
         contenders = _contenders(played, len(source), sets, stack)
-        rates, cache = session.measure({_name(*key): contender for key, contender in contenders.items()}, source)
+        rates, cache = session.measure({_name(*key): contender for key, contender in contenders.items()}, source.files)
         session.progress.line("starting loaders of sets of all sizes")
         starts = [{size: start_up(on_set) for size, on_set in sets.items()} for _ in range(session.repeats)]
     by_key = {key: rates[_name(*key)] for key in contenders}

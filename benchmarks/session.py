@@ -16,6 +16,7 @@ from .machine import machine
 from .measurement import Contender, Progress, Rate, Ratio, measure
 from .result import Result
 from .steps import Played
+from .suites import recorded
 
 FULL, EVERYTHING = "full", "everything"
 
@@ -61,14 +62,14 @@ class Session:
     command: str
     progress: Progress
 
-    def measure(self, contenders: Mapping[str, Contender], source: Source) -> tuple[dict[str, Rate], str]:
-        """Rates of contenders that play a data set, and the state of the page cache."""
+    def measure(self, contenders: Mapping[str, Contender], files: Sequence[str]) -> tuple[dict[str, Rate], str]:
+        """Rates of contenders, and the state of the page cache; `files` are all that any of them reads."""
         if self.cold:
             state = page_cache.COLD
         else:
             self.progress.turn("reading every file once")
-            state = page_cache.warm(source.files)
-        before = (lambda: page_cache.drop(source.files)) if self.cold else (lambda: None)
+            state = page_cache.warm(files)
+        before = (lambda: page_cache.drop(files)) if self.cold else (lambda: None)
         rates = measure(contenders, seconds=self.seconds, repeats=self.repeats, progress=self.progress, before=before)
         return rates, state
 
@@ -100,6 +101,7 @@ class Session:
         }
         data = data_facts(open_source(played.data)) | {"page_cache": cache}
         about = machine(*packages)
+        settings = recorded(suite, settings)
         return Result(suite, self.command, settings, data, about, list(rates), list(ratios), facts or {}, list(verdict))
 
 

@@ -69,7 +69,7 @@ def _run(argv: list[str]) -> int:
             modules[name].add_parser(commands)
         else:
             commands.add_parser(name, help=summary)
-    args = parser.parse_args(argv)
+    args = parser.parse_args(argv, argparse.Namespace(argv=argv))
     return modules[args.command].run(args)
 
 

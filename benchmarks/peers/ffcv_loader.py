@@ -1,7 +1,8 @@
 """FFCV on a data set of its own, which it writes from the image folder.
 
-Regime: images stored as JPEGs of quality 90 (its documented setting for ImageNet, without its raw pixels, so that the
-bytes are like everybody's), drawn in its fully random order, kept by the page cache; threads, one per core; its own
+Regime: images decoded and encoded once more as JPEGs of quality 90 (its documented setting for ImageNet, without its
+raw pixels), with `--max-side` for the second time: its writer takes pixels and no files, so its bytes are near
+everybody's but not the same; drawn in its fully random order, kept by the page cache; threads, one per core; its own
 decoder, crop and flip, normalised as float32 on the CPU.
 """
 

@@ -32,6 +32,7 @@ RAW = {
     "softfeed, padded crop": ("softfeed_loader", "hard_raw"),
     "torchvision, Pillow, soft shift": ("torchvision_pillow", "soft_raw"),
 }
+MAPPED = ("FFCV",)  # those that map their files into memory instead of reading them
 
 
 def _module(name: str) -> Any:

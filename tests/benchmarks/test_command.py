@@ -1,12 +1,15 @@
 """`softfeed bench` from its command line: results, pictures, comparison, and what it refuses."""
 
+import argparse
 import json
+import sys
 from dataclasses import replace
 
 import numpy as np
 import pytest
 from PIL import Image
-from softfeed.benchmarks import command, measurement, operations_suite, page_cache, steps_suite
+from softfeed.benchmarks import command, measurement, operations_suite, page_cache, steps_suite, synthetic
+from softfeed.benchmarks.processes import ContenderError
 from softfeed.benchmarks.result import from_json, to_json
 from softfeed.train import cli
 
@@ -41,6 +44,8 @@ def test_steps_with_a_training_step(tiny_folder, tmp_path, capsys, monkeypatch):
     text = capsys.readouterr().out
     assert "The largest part is" in text
     assert "A step of small-cnn takes" in text
+    assert "\npeak_memory: host_mb " in text
+    assert text.count(" us CPU/image\n") == 6  # what each of the rungs adds
     content = json.loads(output.read_text())
     rungs = ["read", "numbers", "decode", "resize", "normalise", "hand-over"]
     training = ["step alone", "loader alone", "loader and step"]
@@ -146,10 +151,63 @@ def test_wrong_input_is_refused_before_anything_runs(tiny_folder, capsys, words,
 
 def test_data_must_be_there_and_of_the_right_kind(capsys, tmp_path):
     assert "image folder must exist, got /nonexistent" in refused(capsys, "/nonexistent")
-    words = [tmp_path / "made", "--synthetic", "30", "--peers", *QUICK]
+    words = [synthetic.write_set(tmp_path / "made", 30), "--peers", *QUICK]
     assert "data must be an image folder for peers, got the shard set" in refused(capsys, *words)
 
 
-def test_the_command_hides_where_things_lie():
-    words = ["bench", "/home/me/imagenet", "--output", "/tmp/a b.json", "--seconds", "3"]
-    assert command.command_line(words) == "softfeed bench imagenet --output 'a b.json' --seconds 3"
+USELESS = {
+    "recipe": "soft-cifar",
+    "model": "resnet50",
+    "synthetic": "9",
+    "max-side": "500",
+    "images": "9",
+    "dtype": "float16",
+    "channels-last": None,
+    "seconds": "1",
+    "repeats": "1",
+    "cold": None,
+}
+
+
+@pytest.mark.parametrize(
+    ("suite", "options"),
+    [
+        ("steps", ["max-side", "images"]),
+        ("operations", ["recipe", "model", "max-side", "images"]),
+        ("peers", ["recipe", "model", "synthetic", "images", "dtype", "channels-last"]),
+        ("scaling", ["model", "max-side", "images", "cold"]),
+        ("memory", ["model", "max-side", "seconds", "repeats", "cold"]),
+    ],
+)
+def test_options_that_a_suite_does_not_use_are_refused(tiny_folder, capsys, suite, options):
+    for option, value in USELESS.items():
+        words = [f"--{option}", *([] if value is None else [value])]
+        if option in options:
+            error = refused(capsys, tiny_folder, "--suite", suite, *words)
+            assert f"{option} must not be given for the suite {suite}, got " in error
+        else:
+            parser = argparse.ArgumentParser()
+            command.add_options(parser)
+            command._check(parser.parse_args([str(tiny_folder), "--suite", suite, *words]))
+
+
+def test_the_command_is_the_one_that_was_parsed(tiny_folder, tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["pytest", "--other"])
+    monkeypatch.setattr(steps_suite, "in_fresh_process", lambda *arguments: {})
+    output = tmp_path / "now.json"
+    assert bench(tiny_folder, *QUICK, "--recipe=soft-imagenet", f"--output={output}") == 0
+    command = " ".join(["softfeed bench images", *QUICK, "--recipe=soft-imagenet --output=now.json"])
+    assert from_json(output).command == command
+
+
+def test_what_was_measured_outlives_a_process_that_fails(tiny_folder, tmp_path, capsys, monkeypatch):
+    def fail(*arguments):
+        raise ContenderError("OSError: no room for /tmp/somewhere/file")
+
+    monkeypatch.setattr(steps_suite, "in_fresh_process", fail)
+    output = tmp_path / "now.json"
+    assert bench(tiny_folder, *QUICK, "--recipe", "soft-imagenet", "--output", output) == 0
+    assert "Peak memory was not measured: OSError: no room for file" in capsys.readouterr().out
+    found = from_json(output)
+    assert found.facts["peak_memory"] == {"skipped": "OSError: no room for file"}
+    assert len(found.rates) == 6

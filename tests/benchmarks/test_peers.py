@@ -3,16 +3,20 @@
 import gc
 import importlib
 import random
+from contextlib import nullcontext
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
-from softfeed.benchmarks import peers_suite
+from softfeed.benchmarks import measurement, page_cache, peers_suite
 from softfeed.benchmarks.peers.job import AREA, ASPECT, MEAN, STD, Job
 from softfeed.benchmarks.peers.registry import PEERS, RAW, packages, regime
+from softfeed.benchmarks.result import from_json
 from softfeed.pipelines.shards.convert import convert
 from softfeed.pipelines.shards.layout import ShardOptions
+from softfeed.train import cli
 
 from .conftest import SIDE, rate
 
@@ -152,3 +156,24 @@ def test_a_peer_that_wins_is_named():
     ]
     del rates["FFCV"]
     assert peers_suite.verdict(rates) == ["No other loader here is quicker than softfeed, soft crop."]
+
+
+def test_cold_means_every_file_that_any_peer_plays(ramp_folder, tmp_path, monkeypatch):
+    monkeypatch.setattr(measurement, "_WARM_BATCHES", 1)
+    monkeypatch.setattr(peers_suite, "_LEAST", 48)
+    few = {name: PEERS[name] for name in ("softfeed, soft crop", "softfeed, soft crop, shard set", "FFCV")}
+    monkeypatch.setattr(peers_suite, "PEERS", few)
+    dropped, make = [], peers_suite.contender
+    monkeypatch.setattr(page_cache, "drop", lambda files: dropped.append(list(files)))
+    monkeypatch.setattr(peers_suite, "OwnProcess", lambda made: nullcontext(make(*made.args)))
+    output = tmp_path / "peers.json"
+    words = [ramp_folder, "--peers", "--cold", "--seconds", 0.01, "--repeats", 1, "--image-size", 16, "--batch-size", 4]
+    assert cli.main(["bench", *map(str, words), "--device", "cpu", "--output", str(output)]) == 0
+    assert len(dropped) == 2
+    files = [Path(file) for file in dropped[0]]
+    assert {path for path in files if path.suffix == ".jpg"} == {path.resolve() for path in ramp_folder.rglob("*.jpg")}
+    assert {path.name for path in files} >= {"shard-000000.tar", "samples.npy"}
+    assert len(set(files)) == len(files)
+    found = from_json(output)
+    assert "mapped pages cannot be dropped" in found.facts["skipped"]["FFCV"]
+    assert not {"recipe", "dtype", "channels_last", "model"} & set(found.settings)

@@ -12,6 +12,7 @@ from .file_check import first_difference
 from .found import Complaints, FoundSample, ShardCheck
 
 _HEADER = 512  # bytes before the content of a member, in the one format that has members
+_MOST_CLASSES = 1 << 31  # the table of samples has int32 labels
 
 
 class ComparedFile(ShardFile):
@@ -62,9 +63,9 @@ class Replay:
     def add(self, sample: FoundSample) -> Placed | None:
         """Compare a sample's record; returns where its image and name lie, None if it cannot be written."""
         label, classes, start = sample.content.label, self._check.classes, sample.entry.offset
-        if label < 0 or (classes is not None and label >= len(classes)):
-            rule = "0 or more" if classes is None else f"in [0, {len(classes)})"
-            self._complain(sample, f"label must be {rule}, got {label}", start)
+        most = _MOST_CLASSES if classes is None else len(classes)
+        if not 0 <= label < most:
+            self._complain(sample, f"label must be in [0, {most}), got {label}", start)
             return None
         for problem in self._contradictions(sample):
             self._complain(sample, problem, start)
@@ -106,7 +107,7 @@ class Replay:
         content, classes = sample.content, self._check.classes
         extension = "rgb" if self._check.raw_shape is not None else extension_of(sample.image) or "img"
         class_name = content.class_name or "" if classes is None else classes[content.label]
-        key = key_of(sample)
+        key = _key_of(sample)
         return StoredSample(
             key, sample.image, extension, content.label, class_name, sample.name, sample.height, sample.width
         )
@@ -130,6 +131,6 @@ class Replay:
         return f" (member .{fields[-1]})" if len(sample.entry.fields) > 1 and fields else ""
 
 
-def key_of(sample: FoundSample) -> int:
+def _key_of(sample: FoundSample) -> int:
     """Number that the shard gives the sample; its position where the format has none."""
     return sample.position if sample.content.key is None else sample.content.key

@@ -24,7 +24,7 @@ def compare_set(folder: Path, manifest: Manifest, shards: Sequence[ShardFound], 
         _compare_entries(manifest, manifest_of(manifest, shards), findings)
     if manifest.index is not None:
         _compare_index(folder, manifest, shards, is_sound=is_sound, findings=findings)
-    _compare_keys(manifest, shards, findings)
+    _compare_keys(manifest, shards, findings, is_sound=is_sound)
     if manifest.created.get("source_format") in _UNIQUE_NAMES:
         _compare_names(manifest, shards, findings)
 
@@ -63,20 +63,28 @@ def _compare_index(
     findings.add(manifest.index.file, problem, offset=offset)
 
 
-def _compare_keys(manifest: Manifest, shards: Sequence[ShardFound], findings: Findings) -> None:
-    """Keys number the images of the source in the order of the set, those that were left out included."""
-    last, file, row, offset = -1, "", 0, 0
-    for entry, shard in zip(manifest.shards, shards, strict=True):
-        if len(shard.keys) and shard.keys[0] <= last:
-            problem = f"key must be greater than {last}, the last in {file}, got {shard.keys[0]}"
-            findings.add(entry.file, problem, offset=int(shard.records[0]), sample=row)
-        if len(shard.keys):
-            last, file, offset = int(shard.keys[-1]), entry.file, int(shard.records[-1])
-        row += len(shard.records)
+def _compare_keys(manifest: Manifest, shards: Sequence[ShardFound], findings: Findings, *, is_sound: bool) -> None:
+    """Keys number the images of the source in the order of the set, those that were left out included.
+
+    So a key is at least the number of samples before it, and greater by no more than the bad images. That tells which
+    of two shards is wrong whose keys contradict each other; but only if every record before was found.
+    """
     bad = manifest.created.get("bad")
-    if isinstance(bad, int) and last >= manifest.num_samples + bad:
-        rule = f"key must be below {manifest.num_samples + bad}, the images of the source"
-        findings.add(file, f"{rule}, got {last}", offset=offset, sample=row - 1)
+    last, file, row, is_beyond = -1, "", 0, False
+    for entry, shard in zip(manifest.shards, shards, strict=True):
+        first_row, row = row, row + len(shard.records)
+        if not len(shard.keys):
+            continue
+        if shard.keys[0] <= last:
+            problem = f"key must be greater than {last}, the last in {file}, got {shard.keys[0]}"
+            findings.add(entry.file, problem, offset=int(shard.records[0]), sample=first_row)
+        end = (row if is_sound else manifest.num_samples) + bad if isinstance(bad, int) else None
+        if end is None or shard.keys[-1] < end:
+            last, file = int(shard.keys[-1]), entry.file
+        elif not is_beyond:  # a record left out moves all behind it
+            is_beyond = True
+            problem = f"key must be below {end}, the images of the source up to there, got {shard.keys[-1]}"
+            findings.add(entry.file, problem, offset=int(shard.records[-1]), sample=row - 1)
 
 
 def _compare_names(manifest: Manifest, shards: Sequence[ShardFound], findings: Findings) -> None:

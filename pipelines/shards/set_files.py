@@ -4,6 +4,7 @@ import itertools
 import json
 import os
 import zlib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .destination import BAD_FILE, ODD_FILE
-from .file_check import FileTrouble, file_bytes, first_difference
+from .file_check import FileTrouble, file_bytes, file_size, first_difference
 from .findings import Findings
 from .manifest import (
     MANIFEST_FILE,
@@ -28,7 +29,8 @@ from .manifest import (
 )
 
 _MOST_MANIFEST = 1 << 27  # bytes
-_MOST_UNRECORDED = 1 << 33
+_MOST_UNRECORDED = 1 << 30  # bytes of what no manifest speaks of; a table of 20 million samples
+_SLACK = 1 << 20  # bytes
 _LISTS = {BAD_FILE: "bad", ODD_FILE: "odd"}  # of images, with what the manifest calls their number
 _MOST_BAD = 1 << 28
 _FEW = 20  # unexpected files that are named
@@ -121,8 +123,16 @@ def checked_bytes(folder: Path, file: SetFile, findings: Findings) -> tuple[byte
     return data, (len(data), checksum) == (file.bytes, file.crc32)
 
 
-def read_table(folder: Path, manifest: Manifest | None, findings: Findings) -> tuple[NDArray[Any] | None, bool]:
+def read_table(
+    folder: Path, manifest: Manifest | None, shards: Sequence[str], findings: Findings
+) -> tuple[NDArray[Any] | None, bool]:
     """Read and check the table of samples.
+
+    Args:
+        folder: the set.
+        manifest: None if it cannot be read; the sizes of the shards then bound that of the table.
+        shards: names of their files.
+        findings: where problems go.
 
     Returns:
         its rows, dtype `SAMPLE_DTYPE`, as far as they can be made out, else None; and whether it is the table that
@@ -131,7 +141,9 @@ def read_table(folder: Path, manifest: Manifest | None, findings: Findings) -> t
     if manifest is not None:
         data, is_recorded = checked_bytes(folder, manifest.samples, findings)
     else:
-        data, is_recorded = _unrecorded_bytes(folder, SAMPLES_FILE, findings), False
+        # A row is hardly longer than the shortest record, of one pixel.
+        most = _SLACK + 2 * sum((folder / file).lstat().st_size for file in shards)
+        data, is_recorded = _unrecorded_bytes(folder, SAMPLES_FILE, most, findings), False
     if data is None:
         return None, False
     start = len(samples_header(0))
@@ -159,7 +171,7 @@ def read_names(
     if manifest is not None and manifest.names is not None:
         data, _ = checked_bytes(folder, manifest.names, findings)
     else:
-        data = _unrecorded_bytes(folder, file, findings)
+        data = _unrecorded_bytes(folder, file, _MOST_UNRECORDED, findings)
     if data is None:
         return ()
     sizes = [] if table is None else table["name_size"].tolist()
@@ -173,10 +185,14 @@ def read_names(
     return tuple((start, os.fsdecode(data[start : start + size])) for start, size in zip(ends, sizes, strict=False))
 
 
-def _unrecorded_bytes(folder: Path, file: str, findings: Findings) -> bytes | None:
-    """Content of a file of the set when there is no manifest to say how large it is."""
+def _unrecorded_bytes(folder: Path, file: str, most: int, findings: Findings) -> bytes | None:
+    """Content of a file of the set when there is no manifest to say how large it is, of at most `most` bytes."""
+    most = min(most, _MOST_UNRECORDED)
     try:
-        return file_bytes(folder / file, _MOST_UNRECORDED)
+        size = file_size(folder / file, None)
+        if size > most:
+            raise FileTrouble(f"file must be at most {most} bytes without {MANIFEST_FILE}, got {size}; it was not read")
+        return file_bytes(folder / file, size)
     except FileTrouble as trouble:
         findings.add(file, str(trouble))
         return None

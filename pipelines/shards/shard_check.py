@@ -15,10 +15,11 @@ from .file_check import FileTrouble, file_size
 from .findings import Finding, Findings
 from .found import Complaints, FoundSample, ShardCheck, ShardReading
 from .manifest import SAMPLE_DTYPE, Shard
-from .replay import Replay, key_of
+from .replay import Replay
 from .shard_comparison import check_index, check_rows, compare_summary
 
 _CHUNK = 1 << 20  # bytes at a time
+_GREATEST_KEY = (1 << 63) - 1  # RecordIO has room for more, but no set as many samples
 
 
 @dataclass(frozen=True)
@@ -107,17 +108,25 @@ class _Content:
         self._rows[sample.position] = row
         if placed.parts > 1:
             self._multipart.append((sample.position, placed.parts))
-        key = key_of(sample)
-        if sample.content.key is not None and self._keys and key <= self._keys[-1]:
-            problem = f"key must be greater than {self._keys[-1]}, that of the sample before, got {key}"
-            self._complaints.add(problem, sample.entry.offset, sample.position, sample.name)
         if sample.content.key is not None:
-            self._keys.append(key)
+            self._note_key(sample, sample.content.key)
         digest = hashlib.blake2b(os.fsencode(sample.name), digest_size=8).digest()
         self._names.append(int.from_bytes(digest, "little"))
         folder, slash, _ = sample.name.partition("/")
         found = sample.content.class_name or (folder if slash else None)
         self._classes[label] = found if self._classes.setdefault(label, found) == found else None
+
+    def _note_key(self, sample: FoundSample, key: int) -> None:
+        if key > _GREATEST_KEY:
+            problem = f"key must be at most {_GREATEST_KEY}, got {key}"
+        elif self._keys and key <= self._keys[-1]:
+            problem = f"key must be greater than {self._keys[-1]}, that of the sample before, got {key}"
+        else:
+            problem = None
+        if problem is not None:
+            self._complaints.add(problem, sample.entry.offset, sample.position, sample.name)
+        if key <= _GREATEST_KEY:
+            self._keys.append(key)
 
     def found(self, size: int, checksum: int) -> ShardFound:
         """Compare with the manifest, the index and the table, and sum up."""

@@ -80,7 +80,7 @@ def survey(folder: Path, *, decode: bool, workers: int | None, progress: Progres
         inside = sorted(path.parent for path in folder.glob(f"*/{MANIFEST_FILE}"))
         advice = f"name one of the sets in it, such as {inside[0]}" if inside else "check the path"
         raise FileNotFoundError(f"shard set must hold {MANIFEST_FILE} and shards, got neither in {folder}; {advice}")
-    result.table, is_table_sound = read_table(folder, result.manifest, findings)
+    result.table, is_table_sound = read_table(folder, result.manifest, files, findings)
     result.raw_shape = raw_shape_of(result)
     if result.manifest is not None:
         check_folder(folder, result.manifest, findings)

@@ -78,7 +78,8 @@ def verify(
 
     Checked are the manifest with its own checksum, presence, size and checksum of every file, files that do not belong
     there, the table of samples, every index, and every record of every shard, which is written again and compared byte
-    by byte. Nothing is written, no link is followed, and memory is bounded whatever the files claim.
+    by byte. Nothing is written, and no link is followed. Memory grows with the number of records, some hundred bytes
+    for each, and with the size of the largest, up to 256 MiB; never with what a length in a file claims.
 
     What it cannot find are changes that fit all that the set says of itself, every checksum computed anew: in an image
     behind its header, unless `decode` fails for it (of bits flipped in PNGs nearly all do that, in JPEGs hardly

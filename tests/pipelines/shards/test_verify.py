@@ -8,6 +8,7 @@ from contextlib import suppress
 
 import numpy as np
 import pytest
+from softfeed.pipelines.shards.container import ShardFile, StoredSample
 from softfeed.pipelines.shards.convert import convert
 from softfeed.pipelines.shards.derived import manifest_of, table_of
 from softfeed.pipelines.shards.findings import MOST_PER_FILE
@@ -17,6 +18,7 @@ from softfeed.pipelines.shards.manifest import samples_bytes, to_json
 from softfeed.pipelines.shards.repair import repair
 from softfeed.pipelines.shards.shard_set import load
 from softfeed.pipelines.shards.survey import survey
+from softfeed.pipelines.shards.tar import tar_header
 from softfeed.pipelines.shards.verify import verify
 from softfeed.train.cli import main
 
@@ -390,8 +392,8 @@ def _rebuild(folder):
     [
         ("webdataset", "double_record", "has a second member"),
         ("webdataset", "swap_records", "key must be greater than"),
-        ("webdataset", "swap_files", "key must be greater than"),
-        ("webdataset", "drop_record", "key must be below 11, the images of the source, got 11"),
+        ("webdataset", "swap_files", "the images of the source up to there, got"),
+        ("webdataset", "drop_record", "the images of the source up to there, got"),
         ("tfrecord", "double_record", "original name must be of one sample only, got that of sample"),
     ],
 )
@@ -436,3 +438,70 @@ def test_huge_numbers_in_the_manifest_are_named(any_set, mutations, number):
             load(any_set)
         tried += 1
     assert tried > 15
+
+
+def test_a_key_of_64_bits_is_named(tmp_path, image_folder):
+    convert(image_folder(), tmp_path / "set", ShardOptions(shard_samples=5, format="recordio"), workers=1)
+    path = tmp_path / "set" / "shard-000000.rec"
+    data = bytearray(path.read_bytes())
+    data[8 + 15] |= 0x80  # the first part's head, then flag, label and the top byte of the key
+    path.write_bytes(data)
+    problems = _problems(verify(tmp_path / "set", workers=1))
+    rule = f"key must be at most {2**63 - 1}, got {2**63}"
+    assert any(problem.startswith("shard-000000.rec at byte 0, sample 0 (") and rule in problem for problem in problems)
+
+
+def test_a_label_beyond_the_table_is_named_without_a_manifest(shard_set):
+    path = shard_set / "shard-000000.tar"
+    member = next(member for name, member in _members(path).items() if name.endswith(".cls"))
+    label = b"99999999999"
+    data = bytearray(path.read_bytes())
+    data[member.offset : member.offset + 512] = tar_header(member.name, len(label))
+    data[member.offset_data : member.offset_data + len(label)] = label
+    path.write_bytes(data)
+    (shard_set / "dataset.json").unlink()
+    problems = _problems(verify(shard_set, workers=1))
+    assert any("label must be in [0, 2147483648), got 99999999999" in problem for problem in problems)
+
+
+@pytest.mark.parametrize("bits", [31, 40])
+def test_a_label_beyond_the_table_is_named_in_tfrecords(tmp_path, image_folder, bits):
+    folder = tmp_path / "set"
+    convert(image_folder(), folder, ShardOptions(format="tfrecord"), workers=1)
+    path = folder / "shard-000000.tfrecord"
+    sample = StoredSample(0, path.read_bytes()[:9], "png", 1 << bits, "a", "a/1.png", 1, 1)
+    writer = CONTAINERS["tfrecord"].open_writer(ShardFile(path))
+    writer.add(sample._replace(image=next((tmp_path / "images").rglob("*.png")).read_bytes()))
+    writer.finish()
+    (folder / "dataset.json").unlink()
+    problems = _problems(verify(folder, workers=1))
+    assert any(f"label must be in [0, 2147483648), got {1 << bits}" in problem for problem in problems)
+
+
+def test_a_huge_table_is_not_read_without_a_manifest(shard_set):
+    (shard_set / "dataset.json").unlink()
+    most = (1 << 20) + 2 * sum(path.stat().st_size for path in shard_set.glob("*.tar"))
+    with (shard_set / "samples.npy").open("r+b") as file:
+        file.truncate(most + 1)
+    rule = f"samples.npy: file must be at most {most} bytes without dataset.json, got {most + 1}; it was not read"
+    assert rule in _problems(verify(shard_set, workers=1))
+    with (shard_set / "samples.npy").open("r+b") as file:
+        file.truncate(most)
+    assert not any("it was not read" in problem for problem in _problems(verify(shard_set, workers=1)))
+
+
+@pytest.mark.parametrize(("bad", "key"), [(0, 5), (0, 1 << 61), (3, 1 << 61)])
+def test_of_two_shards_whose_keys_disagree_the_wrong_one_is_named(tmp_path, image_folder, bad, key):
+    """The last key of the first shard is 4; as 5 or more it collides with that of the second, which is right."""
+    folder = tmp_path / "set"
+    source = image_folder()
+    for number in range(bad):
+        (source / "class0" / f"zz{number}.png").write_bytes(b"none")
+    convert(source, folder, ShardOptions(shard_samples=5, format="recordio"), workers=1, max_bad=bad)
+    path = folder / "shard-000000.rec"
+    start = int(load(folder).samples["offset"][4]) - 16  # of the key; a number of 8 bytes is between it and the image
+    path.write_bytes(path.read_bytes()[:start] + key.to_bytes(8, "little") + path.read_bytes()[start + 8 :])
+    _sign(folder)
+    (finding,) = verify(folder, workers=1).findings
+    assert (finding.file, finding.sample) == ("shard-000000.rec", 4)
+    assert finding.problem == f"key must be below {5 + bad}, the images of the source up to there, got {key}"

@@ -48,8 +48,9 @@ def _content(folder):
 
 
 def _is_named(report, damage):
-    texts = [f"{finding.file}: {finding.problem}" for finding in report.findings]
-    return any(name in text for name in damage.files for text in texts)
+    if len(damage.files) == 1:
+        return any(finding.file == damage.files[0] for finding in report.findings)
+    return any(finding.file.startswith(damage.files) for finding in report.findings)
 
 
 def _run(mutations, folder, original, kind, seed, *, consistent):

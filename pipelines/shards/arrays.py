@@ -5,6 +5,7 @@ lossless. Raw shard sets take the pixels from it; others keep it as PNG.
 """
 
 import os
+import shutil
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor
 from pathlib import Path
@@ -99,8 +100,13 @@ class ArraySource:
         ]
 
     def extents(self, work: Path, executor: Executor | None, report: Callable[[int, int], None]) -> Extents:
-        """Writes every array below `work`, as PPM files one after another."""
+        """Writes every array below `work`, as PPM files one after another.
+
+        Raises:
+            OSError: if they do not fit the disk.
+        """
         spools = [work / f"spool-{number:05d}.bin" for number in range(len(self._parts))]
+        self._require_room(work, spools)
         for done, _ in enumerate((executor.map if executor else map)(spool_part, self._parts, spools), 1):
             report(done, len(spools))
         rows = np.diff(self._first_rows)
@@ -108,6 +114,17 @@ class ArraySource:
         part = np.repeat(np.arange(len(spools)), rows)
         offsets = (np.arange(len(part)) - self._first_rows[part]) * sizes[part]
         return Extents([os.fspath(spool) for spool in spools], part, offsets, sizes[part])
+
+    def _require_room(self, work: Path, spools: Sequence[Path]) -> None:
+        """Raise if the arrays that are still to be written do not fit; compressed ones grow to any size."""
+        size = sum(
+            part.rows * _record_size(part)
+            for part, spool in zip(self._parts, spools, strict=True)
+            if not spool.exists()
+        )
+        free = shutil.disk_usage(work).free
+        if size > free:
+            raise OSError(f"disk must have {size} bytes free for the pixels of {self.root}, got {free} at {work}")
 
 
 def spool_part(part: ArrayPart, spool: Path) -> None:

@@ -10,6 +10,7 @@ _MAGIC = b"\x1f\x8b"
 _LARGEST = 512 << 20  # bytes that an archive may grow to; the largest read here is CIFAR with 190 MB
 _LARGEST_MEMBER = 256 << 20  # bytes of one file, which is read into memory; that of CIFAR-100 has 155 MB
 _PIECE = 1 << 20
+_MOST_DEFLATED = 1032  # bytes that one of deflate can stand for: 258 in two bits
 
 
 def is_gzip(path: Path) -> bool:
@@ -18,6 +19,11 @@ def is_gzip(path: Path) -> bool:
         return False
     with path.open("rb") as file:
         return file.read(2) == _MAGIC
+
+
+def most_content(stored: int, *, deflated: bool) -> int:
+    """Bytes that a file can hold, at most, whose `stored` bytes are plain or deflated."""
+    return stored * _MOST_DEFLATED if deflated else stored
 
 
 class BoundedGzip:

@@ -3,6 +3,7 @@
 A file is four bytes (0, 0, type, number of dimensions), the dimensions as big-endian uint32, and the values.
 """
 
+import math
 import re
 from collections.abc import Iterator
 from functools import partial
@@ -13,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .arrays import ArrayPart, ArraySource, rows_per_block
-from .compressed import BoundedGzip, is_gzip
+from .compressed import BoundedGzip, is_gzip, most_content
 
 _UINT8 = 8
 _NAME = re.compile(r"(?:(?P<split>.+)[-_])?images[-._]idx(?P<dimensions>[34])[-._]ubyte(?P<gzip>\.gz)?")
@@ -89,6 +90,9 @@ def _image_shape(path: Path) -> tuple[int, int, int, int]:
         raise ValueError(f"IDX images must have 3 dimensions, or 4 with 1 or 3 channels, got {shape} in {path}")
     if shape[1] * shape[2] > _LARGEST_IMAGE:
         raise ValueError(f"IDX images must have at most {_LARGEST_IMAGE} pixels, got {shape} in {path}")
+    size, most = math.prod(shape), most_content(path.stat().st_size, deflated=is_gzip(path))
+    if size > most:
+        raise ValueError(f"IDX file must hold as many values as it says, got {shape} in {path}, room for {most} bytes")
     return shape[0], shape[1], shape[2], shape[3]
 
 

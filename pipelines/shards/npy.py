@@ -1,7 +1,12 @@
 """Arrays of images and labels in `.npz` files, or in `.npy` files that lie in one folder. Nothing is unpickled."""
 
+import errno
+import lzma
+import math
 import re
+import tokenize
 import zipfile
+import zlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -13,6 +18,7 @@ from numpy.lib import format as npy_format
 from numpy.typing import NDArray
 
 from .arrays import ArrayPart, ArraySource, rows_per_block
+from .compressed import most_content
 
 _IMAGES = ("images", "image", "imgs", "img", "x", "data", "arr_0")
 _LABELS = ("labels", "label", "y", "targets", "target", "arr_1")
@@ -22,6 +28,24 @@ _LARGEST_IMAGE = 50_000_000  # pixels; a damaged header may claim any number
 _LARGEST_LABELS = 1 << 30  # bytes
 _NPY = b"\x93NUMPY"
 _ZIP = b"PK\x03\x04"
+_ZIP_ERRORS = (
+    zipfile.BadZipFile,
+    zlib.error,
+    lzma.LZMAError,
+    NotImplementedError,
+    RuntimeError,
+    EOFError,
+    UnicodeDecodeError,
+)
+_HEADER_ERRORS = (  # numpy parses a header as Python, and does not turn all that this may raise into a ValueError
+    ValueError,
+    KeyError,
+    TypeError,
+    SyntaxError,
+    RecursionError,
+    MemoryError,
+    tokenize.TokenError,
+)
 
 
 class _Array(NamedTuple):
@@ -85,6 +109,7 @@ def open_npy(
         _header_of(labels, None) if labels is not None else _choose(arrays, label_key, _LABELS, split, "label", path)
     )
     shape, is_planar = _image_shape(image)
+    _require_content(image)
     part = ArrayPart(image.name, image.shape[0], shape, partial(_blocks, image, shape, is_planar))
     files = sorted({image.file, label.file})
     selection = f"{image.name} {label.name}"
@@ -138,7 +163,10 @@ def _zip(path: Path) -> Iterator[zipfile.ZipFile]:
     try:
         with zipfile.ZipFile(path) as archive:
             yield archive
-    except (zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError) as error:
+    except (*_ZIP_ERRORS, OSError) as error:
+        # A damaged directory leads before the file (EINVAL), and damaged bz2 is an OSError without a number.
+        if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):
+            raise
         raise ValueError(f"npz file must be a whole zip, got {path}: {error}; copy or download it again") from None
 
 
@@ -164,9 +192,11 @@ def _read_header(stream: IO[bytes], name: str) -> tuple[tuple[int, ...], np.dtyp
         version = npy_format.read_magic(stream)
         read: Callable = {(1, 0): npy_format.read_array_header_1_0, (2, 0): npy_format.read_array_header_2_0}[version]
         shape, is_fortran, dtype = read(stream)
-    except (ValueError, KeyError) as error:
+    except _HEADER_ERRORS as error:
         reason = " ".join(str(error).split())
         raise ValueError(f"array must begin with a header of numpy, got {name}: {reason}") from None
+    if min(shape, default=0) < 0:
+        raise ValueError(f"array must have no negative dimension, got shape {shape} in {name}")
     if is_fortran and len(shape) > 1:
         raise ValueError(f"array must be in C order, got Fortran order in {name}; save numpy.ascontiguousarray of it")
     return shape, dtype
@@ -188,6 +218,23 @@ def _image_shape(image: _Array) -> tuple[tuple[int, int, int], bool]:
     if shape[1] * shape[2] > _LARGEST_IMAGE:
         raise ValueError(f"images must have at most {_LARGEST_IMAGE} pixels, got {image.shape} in {image.name}")
     return (shape[1], shape[2], shape[3]), is_planar
+
+
+def _require_content(array: _Array) -> None:
+    """Raise if an array cannot have the shape that it claims, by the bytes that are there of it."""
+    size = math.prod(array.shape) * array.dtype.itemsize
+    if array.member is None:
+        most = array.file.stat().st_size
+    else:
+        with _zip(array.file) as archive:
+            stored = archive.getinfo(array.member)
+        if stored.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+            return
+        # The directory may lie about a member, but none is larger than the whole file.
+        compressed = min(stored.compress_size, array.file.stat().st_size)
+        most = most_content(compressed, deflated=stored.compress_type == zipfile.ZIP_DEFLATED)
+    if size > most:
+        raise ValueError(f"array must have shape {array.shape}, got room for {most} of {size} bytes in {array.name}")
 
 
 def _blocks(image: _Array, shape: tuple[int, int, int], is_planar: bool) -> Iterator[NDArray[np.uint8]]:  # noqa: FBT001

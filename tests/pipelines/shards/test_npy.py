@@ -1,9 +1,12 @@
 import io
 import zipfile
+from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from PIL import Image
+from softfeed.pipelines.shards import arrays
 from softfeed.pipelines.shards.convert import convert
 from softfeed.pipelines.shards.layout import ShardOptions
 from softfeed.pipelines.shards.shard_set import load
@@ -178,3 +181,97 @@ def test_arrays_must_be_looked_at(tmp_path):
     np.savez(tmp_path / "x.npz", images=_images((4, 6, 6)), labels=np.zeros(4, int))
     with pytest.raises(ValueError, match="check must be True for a source of pixels, got False"):
         convert(tmp_path / "x.npz", tmp_path / "set", ShardOptions(check=False), workers=1)
+
+
+@pytest.mark.parametrize("array", ["images", "labels"])
+@pytest.mark.parametrize("method", [zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_damaged_compression_is_refused(tmp_path, array, method):
+    path = tmp_path / "x.npz"
+    with zipfile.ZipFile(path, "w", method) as archive:
+        archive.writestr("images.npy", _npy((300, 6, 6), _images((300, 6, 6)).tobytes()))
+        archive.writestr("labels.npy", _npy((300,), _images(300).tobytes()))
+    with zipfile.ZipFile(path) as archive:
+        member = archive.getinfo(f"{array}.npy")
+    data = bytearray(path.read_bytes())
+    start = member.header_offset + 30 + len(member.filename) + 9  # behind the properties of LZMA
+    data[start : start + 60] = b"\xff" * 60
+    path.write_bytes(data)
+    with pytest.raises(ValueError, match=r"npz file must be a whole zip, got .*x\.npz: .*; copy or download it again"):
+        convert(path, tmp_path / "out", workers=1)
+
+
+def test_a_damaged_directory_is_refused(tmp_path):
+    path = tmp_path / "x.npz"
+    np.savez(path, images=_images((4, 6, 6)), labels=np.zeros(4, int))
+    data = bytearray(path.read_bytes())
+    data[-10:-6] = b"\xff\xff\xff\x7f"  # size of the directory, which is looked for that far before the end
+    path.write_bytes(data)
+    with pytest.raises(ValueError, match=r"npz file must be a whole zip, got .*x\.npz: .*; copy or download it again"):
+        open_source(path)
+    with pytest.raises(FileNotFoundError):
+        open_source(tmp_path / "none.npz")
+
+
+def _with_header(text, content=b""):
+    text = text.encode() + b"\n"
+    return b"\x93NUMPY\1\0" + len(text).to_bytes(2, "little") + text + content
+
+
+@pytest.mark.parametrize(
+    ("header", "message"),
+    [
+        ("{'descr': '|u1', 'fortran_order': False, 'shape': (2, 4, 4, 3), ", "begin with a header of numpy, got"),
+        ("{'descr': '|u1',\n  'x': 1,\n 'y': 2", "begin with a header of numpy, got"),
+        (f"{{'descr': '|u1', 'shape': {'(' * 3000}", "begin with a header of numpy, got"),
+        (f"{{'descr': '|u1', 'shape': {'-' * 9000}1}}", "begin with a header of numpy, got"),
+        ("{'descr': '|u1', 'fortran_order': False, 'shape': (2, -4, 4, 3), }", "have no negative dimension, got shape"),
+    ],
+)
+def test_damaged_headers_are_refused(tmp_path, header, message):
+    (tmp_path / "images.npy").write_bytes(_with_header(header, bytes(96)))
+    np.save(tmp_path / "labels.npy", np.zeros(2, int))
+    with pytest.raises(ValueError, match=rf"array must {message}.* images\.npy"):
+        open_source(tmp_path)
+
+
+def test_a_negative_number_of_labels_does_not_read_the_file(tmp_path):
+    np.save(tmp_path / "images.npy", _images((2, 4, 4)))
+    header = "{'descr': '<i8', 'fortran_order': False, 'shape': (-1,), }"
+    (tmp_path / "labels.npy").write_bytes(_with_header(header, bytes(160)))
+    with pytest.raises(ValueError, match=r"array must have no negative dimension, got shape \(-1,\) in labels\.npy"):
+        open_source(tmp_path)
+
+
+@pytest.mark.parametrize("kind", ["npy", "stored", "deflated"])
+def test_more_than_a_file_can_hold_is_refused_before_anything_is_written(tmp_path, kind):
+    rows = 40_000_000
+    if kind == "npy":
+        path = tmp_path / "images.npy"
+        path.write_bytes(_npy((rows, 1000, 1000), bytes(9)))
+        np.save(tmp_path / "labels.npy", np.zeros(3, int))
+    else:
+        path = tmp_path / "x.npz"
+        with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED if kind == "stored" else zipfile.ZIP_DEFLATED) as archive:
+            archive.writestr("images.npy", _npy((rows, 1000, 1000), bytes(9)))
+            archive.writestr("labels.npy", _npy((3,), bytes(3)))
+    with pytest.raises(ValueError, match=rf"array must have shape .*, got room for \d+ of {rows}000000 bytes in"):
+        open_source(path)
+
+
+def test_a_bomb_that_would_fill_the_disk_is_refused(tmp_path, monkeypatch):
+    path = tmp_path / "x.npz"
+    np.savez_compressed(path, images=np.zeros((50, 100, 100), np.uint8), labels=np.zeros(50, int))
+    record = len(b"P5\n100 100\n255\n") + 100 * 100
+    for free in (50 * record - 1, 50 * record):
+        monkeypatch.setattr(arrays.shutil, "disk_usage", lambda _, free=free: SimpleNamespace(free=free))
+        work = tmp_path / str(free)
+        work.mkdir()
+        if free < 50 * record:
+            with pytest.raises(
+                OSError, match=rf"disk must have {50 * record} bytes free for the pixels .*, got {free}"
+            ):
+                open_source(path).extents(work, None, lambda *_: None)
+            assert not list(work.iterdir())
+        else:
+            (spool,) = open_source(path).extents(work, None, lambda *_: None).files
+            assert Path(spool).stat().st_size == 50 * record

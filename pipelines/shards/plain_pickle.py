@@ -5,10 +5,12 @@ carried out, only those that build plain data are let through, and the names tha
 for classes of our own that just keep what they are given.
 """
 
+import enum
 import io
 import math
 import pickle
 import pickletools
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -27,6 +29,9 @@ _INSTRUCTIONS = frozenset({
 })
 # fmt: on
 _PUTS = frozenset({"PUT", "BINPUT", "LONG_BINPUT"})
+_GETS = frozenset({"GET", "BINGET", "LONG_BINGET"})
+_TUPLES = frozenset({"EMPTY_TUPLE", "TUPLE", "TUPLE1", "TUPLE2", "TUPLE3"})
+_KEYS = {"SETITEM": slice(1, 2), "SETITEMS": slice(1, None, 2), "DICT": slice(0, None, 2)}  # among what they take
 _MOST_VALUES = 10_000_000  # an instruction that notes a value under a greater number would claim memory for all below
 
 
@@ -112,12 +117,71 @@ def load_plain_pickle(data: bytes, origin: str) -> Any:
 
 
 def _look_through(data: bytes) -> None:
-    """Raise if the pickle has an instruction that plain data does not need."""
+    """Raise if the pickle has an instruction that plain data does not need, or a tuple as a key."""
+    stack = _KindsOnStack()
     for opcode, argument, position in pickletools.genops(data):
         if opcode.name not in _INSTRUCTIONS:
             raise ValueError(f"pickle must hold plain data only, got the instruction {opcode.name} at byte {position}")
         if opcode.name in _PUTS and int(argument or 0) > _MOST_VALUES:
             raise ValueError(f"pickle must hold at most {_MOST_VALUES} values, got {argument} at byte {position}")
+        if any(kind is _Kind.TUPLE for kind in stack.keys_after(opcode, argument)):
+            raise ValueError(f"pickle must have strings and numbers as keys, got a tuple at byte {position}")
+
+
+class _Kind(enum.Enum):
+    MARK = enum.auto()
+    TUPLE = enum.auto()
+    OTHER = enum.auto()
+
+
+class _KindsOnStack:
+    """Follows which values on the unpickler's stack are tuples, without making any.
+
+    A tuple's hash is that of all in it: nested a hundred thousand deep it ends the process, and sixty deep with two of
+    the same in each it takes years. So none may become a key.
+    """
+
+    def __init__(self) -> None:
+        self._stack: list[_Kind] = []
+        self._memo: dict[int, _Kind] = {}
+
+    def keys_after(self, opcode: pickletools.OpcodeInfo, argument: object) -> Sequence[_Kind]:
+        """Carry out an instruction; returns the keys that it adds to a dict. Raises IndexError or KeyError."""
+        name = opcode.name
+        if name == "MARK":
+            self._stack.append(_Kind.MARK)
+        elif name in _PUTS or name == "MEMOIZE":
+            self._memo[len(self._memo) if name == "MEMOIZE" else int(str(argument))] = self._top()
+        elif name in _GETS:
+            self._stack.append(self._memo[int(str(argument))])
+        elif name == "DUP":
+            self._stack.append(self._top())
+        elif name == "POP":
+            self._stack.pop()
+        else:
+            taken = self._take(opcode)
+            kind = _Kind.TUPLE if name in _TUPLES else taken[0] if name == "BUILD" else _Kind.OTHER
+            self._stack += [kind] * len(opcode.stack_after)
+            return taken[_KEYS[name]] if name in _KEYS else ()
+        return ()
+
+    def _top(self) -> _Kind:
+        if self._stack[-1] is _Kind.MARK:
+            raise IndexError("a mark where a value must be")
+        return self._stack[-1]
+
+    def _take(self, opcode: pickletools.OpcodeInfo) -> list[_Kind]:
+        """What an instruction takes off the stack, without the mark."""
+        before = opcode.stack_before
+        taken: list[_Kind] = []
+        if pickletools.markobject in before:
+            while (kind := self._stack.pop()) is not _Kind.MARK:
+                taken.append(kind)
+            before = before[: before.index(pickletools.markobject)]
+        for _ in before:
+            taken.append(self._top())
+            self._stack.pop()
+        return taken[::-1]
 
 
 def plain_array(value: object, origin: str) -> NDArray[np.uint8]:
@@ -133,7 +197,8 @@ def plain_array(value: object, origin: str) -> NDArray[np.uint8]:
     data = array.data.encode("latin1") if isinstance(array.data, str) else array.data
     code = array.dtype.code if isinstance(array.dtype, _Dtype) else None
     if code != "u1" or not isinstance(data, bytes) or not isinstance(array.shape, tuple):
-        raise ValueError(f"pickle must hold an array of uint8, got one of {code!r} in {origin}")
+        shown = repr(code) if isinstance(code, str) else type(code).__name__  # else it may nest as deep as it likes
+        raise ValueError(f"pickle must hold an array of uint8, got one of {shown} in {origin}")
     if array.is_fortran or not all(isinstance(side, int) and side >= 0 for side in array.shape):
         raise ValueError(f"pickle must hold an array in C order, got another in {origin}")
     if math.prod(array.shape) != len(data):

@@ -122,3 +122,34 @@ def test_an_array_that_its_bytes_do_not_fill_is_refused():
     data = data[: opcode + 1] + b"\xfe" + data[opcode + 2 :]
     with pytest.raises(ValueError, match=r"must hold an array of shape \(3, 254\), got 12 bytes in it"):
         plain_array(load_plain_pickle(data, "it"), "it")
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"\x80\x02})" + b"\x85" * 300_000 + b"Ns.",  # SETITEM; hashing it ends the process
+        b"\x80\x02}()" + b"2\x86" * 60 + b"Nu.",  # SETITEMS; hashing it takes years
+        b"\x80\x02(K\x01K\x02)" + b"2\x86" * 60 + b"Nd.",  # DICT, as its second key
+        b"\x80\x02})" + b"2\x86" * 60 + b"q\x000h\x00Ns.",  # by way of the memo
+        b"\x80\x04})" + b"2\x86" * 60 + b"\x940h\x00Ns.",
+        b"\x80\x02})" + b"2\x86" * 60 + b"2Ns.",
+        b"\x80\x02})" + b"2\x86" * 60 + b"NbNs.",  # a state of None leaves a value as it is
+    ],
+    ids=["deep", "SETITEMS", "DICT", "memo", "MEMOIZE", "DUP", "BUILD"],
+)
+def test_tuples_are_no_keys(data):
+    with pytest.raises(ValueError, match="must have strings and numbers as keys, got a tuple at byte"):
+        load_plain_pickle(data, "it")
+
+
+def test_tuples_are_values():
+    value = {1: (2, (3,)), "a": ((), {b"b": (4, 5), None: ()}), 2.5: [(6,)]}
+    for protocol in (3, 4):
+        assert load_plain_pickle(pickle.dumps(value, protocol), "it") == value
+
+
+def test_a_type_that_is_no_string_is_not_shown():
+    deep = b"]" * 100_000 + b"a" * 99_999
+    array = b"cnumpy.core.multiarray\n_reconstruct\n)R(K\x01K\x02\x85cnumpy\ndtype\n" + deep + b"\x85R\x89U\x02ab\x74b."
+    with pytest.raises(ValueError, match="must hold an array of uint8, got one of list in it"):
+        plain_array(load_plain_pickle(b"\x80\x02" + array, "it"), "it")

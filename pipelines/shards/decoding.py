@@ -44,6 +44,9 @@ PILLOW_ERRORS = (  # what Pillow raises for damaged files
     MemoryError,
     Image.DecompressionBombError,
 )
+# All that is opened with Pillow: others of its formats run programs (EPS), or hold an image of another size than they
+# say (ICO, ICNS).
+PILLOW_FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "PPM", "JPEG2000", "GIF")
 _stderr_lock = threading.Lock()
 
 _SIGNATURES = (  # first bytes, extension
@@ -283,7 +286,7 @@ def _diagnosis(image: bytes, error: RuntimeError) -> str:
     """Plain words for a failed decode: Pillow's if it fails too, since DALI's are mostly a traceback."""
     extension = extension_of(image)
     try:
-        with no_warnings(), Image.open(io.BytesIO(image)) as opened:
+        with no_warnings(), Image.open(io.BytesIO(image), formats=PILLOW_FORMATS) as opened:
             if opened.width * opened.height <= MAX_PIXELS:
                 opened.convert("RGB")
     except PILLOW_ERRORS as trouble:

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from PIL import Image, ImageOps
 
-from .decoding import MAX_PIXELS, PILLOW_ERRORS, Decoded, extension_of, no_warnings
+from .decoding import MAX_PIXELS, PILLOW_ERRORS, PILLOW_FORMATS, Decoded, extension_of, no_warnings
 from .oddities import named_extension
 
 SUBSAMPLINGS = {"420": "4:2:0", "422": "4:2:2", "444": "4:4:4"}
@@ -126,12 +126,12 @@ def _picture(decoded: Decoded) -> Image.Image:
 def decoded_by_pillow(image: bytes) -> Decoded | None:
     """Pixels of an image that DALI does not decode, upright, of the first frame; None if Pillow does not either.
 
-    Images of more than `MAX_PIXELS` are refused before anything is decoded.
+    Images of more than `MAX_PIXELS` are refused before anything is decoded, and formats other than `PILLOW_FORMATS`.
     """
     if _webp_pixels(image) > MAX_PIXELS:  # Pillow sets memory aside for a WebP canvas when it opens it
         return None
     try:
-        with no_warnings(), Image.open(io.BytesIO(image)) as opened:
+        with no_warnings(), Image.open(io.BytesIO(image), formats=PILLOW_FORMATS) as opened:
             if opened.width * opened.height > MAX_PIXELS:
                 return None
             upright: Any = ImageOps.exif_transpose(opened)

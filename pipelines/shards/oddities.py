@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from PIL import Image
 
-from .decoding import PILLOW_ERRORS, extension_of, no_warnings
+from .decoding import PILLOW_ERRORS, PILLOW_FORMATS, extension_of, no_warnings
 
 _NAMES = {  # extension by the content, extensions of names that fit it
     "jpg": ("jpg", "jpeg", "jpe", "jfif", "mpo"),
@@ -127,7 +127,7 @@ def _turned(exif: bytes) -> list[str]:
 
 def _by_pillow(image: bytes) -> list[str]:
     try:
-        with no_warnings(), Image.open(io.BytesIO(image)) as opened:
+        with no_warnings(), Image.open(io.BytesIO(image), formats=PILLOW_FORMATS) as opened:
             found = ["animated or of several pages"] if getattr(opened, "is_animated", False) else []
             found += ["CMYK"] if opened.mode == "CMYK" else []
             found += ["alpha channel"] if opened.mode in _ALPHA_MODES else []

@@ -306,3 +306,30 @@ def test_large_files_are_not_read_many_at_a_time(tmp_path, folder, monkeypatch):
     monkeypatch.setattr(job, "_WINDOW_BYTES", 3_500_000)
     convert(source, tmp_path / "set", ShardOptions(check=False), workers=1)
     assert held == [3_000_000] * 4
+
+
+def _refused(image, monkeypatch, plugin, name):
+    """Whether an image is refused without its plugin getting it."""
+    called = []
+    Image.init()
+    monkeypatch.setitem(Image.OPEN, name, (lambda *_: called.append(name) or plugin(*_), Image.OPEN[name][1]))
+    return decoded_by_pillow(image) is None and not called
+
+
+@pytest.mark.parametrize("kind", ["ICO", "ICNS", "EPS", "TGA"])
+def test_other_formats_are_left_alone(monkeypatch, kind):
+    """Some run programs, some hold an image of any size behind a small one."""
+    Image.init()
+    image = _file(_smooth((64, 64)), kind)
+    assert _refused(image, monkeypatch, Image.OPEN[kind][0], kind)
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "BMP", "TIFF", "PPM", "JPEG2000", "GIF"])
+def test_usual_formats_are_opened(kind):
+    found = decoded_by_pillow(_file(_smooth((40, 30)), kind))
+    assert (found.height, found.width, len(found.pixels)) == (30, 40, 3600)
+
+
+def test_several_pictures_in_a_jpeg_are_opened():
+    image = _file(_smooth((40, 30)), "MPO", save_all=True, append_images=[_smooth((40, 30), 1)])
+    assert decoded_by_pillow(image).width == 40

@@ -5,6 +5,7 @@ these are length-delimited fields: a tag (field number and wire type), a length,
 """
 
 from collections.abc import Iterator
+from itertools import islice
 from typing import NamedTuple
 
 from .container import Place, Read
@@ -97,28 +98,27 @@ def _feature(read: Read, place: Place) -> Feature:
     places: tuple[Place, ...] = ()
     integers: tuple[int, ...] = ()
     for kind, values in _delimited(read, place.offset, place.offset + place.size):
+        end = values.offset + values.size
         if kind == _BYTES:
-            places += tuple(value for _, value in _delimited(read, values.offset, values.offset + values.size))
+            strings = (value for _, value in _delimited(read, values.offset, end))
+            places += tuple(islice(strings, _MOST_VALUES - len(places)))
             integers = ()
         elif kind == _INT64:
-            integers += tuple(_integers(read, values.offset, values.offset + values.size))
+            integers += tuple(islice(_integers(read, values.offset, end), _MOST_VALUES - len(integers)))
             places = ()
-    return Feature(places[:_MOST_VALUES], integers[:_MOST_VALUES])
+    return Feature(places, integers)
 
 
 def _integers(read: Read, start: int, end: int) -> Iterator[int]:
-    """The first values of an Int64List, packed or not."""
-    taken = 0
+    """Values of an Int64List, packed or not."""
     for _, value in _fields(read, start, end):
         if not isinstance(value, Place):
             yield _signed(value)
-            taken += 1
             continue
         position = value.offset
-        while position < value.offset + value.size and taken < _MOST_VALUES:
+        while position < value.offset + value.size:
             number, position = _read_varint(read(position, min(10, value.offset + value.size - position)), 0, position)
             yield _signed(number)
-            taken += 1
 
 
 def _signed(number: int) -> int:

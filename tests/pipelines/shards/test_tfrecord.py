@@ -239,3 +239,26 @@ def test_records_that_are_no_samples_are_refused(tmp_path, features, words):
     assert isinstance(entry, Entry)
     with pytest.raises(ValueError, match=words), FileReader(tmp_path / "a") as read:
         contents(entry, read, Columns())
+
+
+@pytest.mark.parametrize(("kind", "lists"), [(1, 400), (3, 400)])
+def test_no_more_values_are_read_than_are_taken(kind, lists):
+    values = (_delimited(1, b"") if kind == 1 else b"\x08\x05") * 1000
+    data = _message(_delimited(1, _delimited(1, b"a") + _delimited(2, _delimited(kind, values) * lists)))
+    reads = []
+
+    def read(offset, size):
+        reads.append(offset)
+        return data[offset : offset + size]
+
+    feature = example(read, 0, len(data))["a"]
+    assert (len(feature.places), len(feature.integers)) == ((16, 0) if kind == 1 else (0, 16))
+    assert len(reads) < lists + 40
+
+
+def test_values_of_several_lists_are_taken_together():
+    lists = _delimited(1, _delimited(1, b"x") * 10) * 2 + _delimited(3, b"\x08\x05" * 3) * 2
+    assert _parsed(_message(_delimited(1, _delimited(1, b"a") + _delimited(2, lists))))["a"].integers == (5,) * 6
+    lists = _delimited(3, b"\x08\x05" * 3) + _delimited(1, _delimited(1, b"x") * 10) * 2
+    places = _parsed(_message(_delimited(1, _delimited(1, b"a") + _delimited(2, lists))))["a"].places
+    assert len({place.offset for place in places}) == 16

@@ -19,6 +19,7 @@ from .tar import BLOCK, RECORD, TarMember, tar_header, tar_members
 _LABELS = ("cls", "label", "json")  # members that may hold a label, by preference
 _LONGEST_LABEL = 1 << 20  # bytes of a member that holds one
 _LONGEST_NAME = 1 << 16
+_MOST_MEMBERS = 1 << 16  # of one stem; stems with dots of their own put all samples of a tar under one
 _OWN_KEY = re.compile(r"[0-9]{8,18}")
 
 
@@ -80,7 +81,8 @@ class ShardWriter:
 def scan(path: Path) -> Iterator[Entry | Problem]:
     """Samples of a tar as DALI and the webdataset package see them: consecutive members of one stem.
 
-    A stem ends at the first dot of the file name. Files without an extension and hidden files belong to none.
+    A stem ends at the first dot of the file name. Files without an extension and hidden files belong to none. Memory
+    holds the stems of the tar, to notice one that comes twice, and the members of one stem.
     """
     seen: set[str] = set()
     key, group = "", {}
@@ -94,6 +96,9 @@ def scan(path: Path) -> Iterator[Entry | Problem]:
         if group and stem != key:
             yield from _entries(key, group, seen)
             group = {}
+        if len(group) == _MOST_MEMBERS:
+            yield Problem(member.header, f"sample {stem!r} has more than {_MOST_MEMBERS} members", is_end=True)
+            return
         if extension in group:
             yield Problem(member.header, f"sample {stem!r} has a second member .{extension}")
         key, group[extension] = stem, member

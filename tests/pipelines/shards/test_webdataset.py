@@ -3,7 +3,8 @@ import tarfile
 import zlib
 
 import pytest
-from softfeed.pipelines.shards.container import ShardFile, StoredSample
+from softfeed.pipelines.shards import webdataset
+from softfeed.pipelines.shards.container import Problem, ShardFile, StoredSample
 from softfeed.pipelines.shards.tar import tar_header
 from softfeed.pipelines.shards.webdataset import ShardWriter
 
@@ -63,3 +64,14 @@ def test_index_names_every_member(tmp_path):
         "jpg 512 3 00000000.jpg cls 1536 1 00000000.cls label 2560 4 00000000.label name 3584 18 00000000.name\n"
         "png 4608 600 00000001.png cls 6144 2 00000001.cls label 7168 4 00000001.label name 8192 18 00000001.name\n"
     )
+
+
+def test_members_of_one_stem_are_bounded(tmp_path, monkeypatch):
+    """A tar without end whose members all belong to one sample is not gathered in memory."""
+    monkeypatch.setattr(webdataset, "_MOST_MEMBERS", 5)
+    path = tmp_path / "s.tar"
+    blocks = [tar_header(f"a.{number:03d}.cls", 0) for number in range(6)]
+    path.write_bytes(b"".join(blocks[:5]) + tar_header("b.cls", 0) + bytes(1024))
+    assert [len(entry.fields) for entry in webdataset.scan(path)] == [5, 1]
+    path.write_bytes(b"".join(blocks) + tar_header("b.cls", 0) + bytes(1024))
+    assert list(webdataset.scan(path)) == [Problem(5 * 512, "sample 'a' has more than 5 members", is_end=True)]

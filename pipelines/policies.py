@@ -8,7 +8,7 @@ from __future__ import annotations
 import warnings
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, ClassVar, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
@@ -127,7 +127,7 @@ class TrivialAugment(Chain):
     """
 
     num_magnitude_bins: int = 31
-    num_ops: ClassVar[int] = 1
+    num_ops = 1  # no ClassVar, which type checkers take for no property of a `Policy`
 
     def __post_init__(self) -> None:
         checks.whole("num_magnitude_bins", self.num_magnitude_bins)
@@ -163,8 +163,8 @@ class AutoAugment(Chain):
     """
 
     policy: str = "image_net"
-    num_ops: ClassVar[int] = 2
-    num_magnitude_bins: ClassVar[int] = 11
+    num_ops = 2  # no ClassVar, as above
+    num_magnitude_bins = 11
 
     def __post_init__(self) -> None:
         checks.choice("policy", self.policy, _LEARNED)

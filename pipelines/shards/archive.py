@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from .container import Problem
 from .folder import EXTENSIONS
-from .imagenet_labels import find_labels, validation_labels
+from .imagenet_labels import find_labels, label_files, validation_labels
 from .spool import Extents, FileStamp, stamp_of
 from .tar import BLOCK, TarMember, tar_members
 
@@ -83,7 +83,7 @@ class TarSource:
             raise ValueError(f"archive must hold every name once, got {name} {times} times in {root}")
 
     def stamps(self) -> list[FileStamp]:
-        """See `Source`: the tar, and the file of labels."""
+        """See `Source`: the tar, and the files of labels."""
         return [stamp_of(file, file.parent) for file in self._files]
 
     def names(self, rows: Sequence[int]) -> list[str]:
@@ -135,7 +135,7 @@ def open_imagenet(path: Path, *, split: str | None = None, labels: Path | None =
     members = sorted(_images(_files(path)))
     file = labels or find_labels(path.parent)
     numbers, classes = validation_labels([member.name for member in members], file)
-    return TarSource(path, "imagenet", members, numbers, classes, also=[file] if file.is_file() else [])
+    return TarSource(path, "imagenet", members, numbers, classes, also=label_files(file))
 
 
 def _tar_of_split(folder: Path, split: str | None) -> Path:

@@ -1,7 +1,6 @@
 """Putting finished shards together to a set: its table of samples, indexes and lists, and last the manifest."""
 
 import json
-import os
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -11,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from . import manifest, recordio
+from .container import name_bytes
 from .destination import BAD_FILE, ODD_FILE
 from .formats import CONTAINERS
 from .job import ShardRecord
@@ -88,6 +88,6 @@ def _files_of_set(dest: Path, kept: Sequence[ShardRecord], table: NDArray[Any]) 
     starts = np.cumsum([0, *(record.shard.bytes for record in kept)])[:-1]
     records = starts[table["shard"]] + table["offset"] - recordio.CONTAINER.first_offset
     index = manifest.write_set_file(dest, INDEX_FILE, recordio.set_index(records.tolist()).encode())
-    lines = b"".join(os.fsencode(name) + b"\n" for record in kept for name in record.names)
+    lines = b"".join(name_bytes(name) + b"\n" for record in kept for name in record.names)
     table["name_offset"] = np.cumsum(np.concatenate([[0], table["name_size"][:-1].astype(np.int64) + 1]))
     return index, manifest.write_set_file(dest, NAMES_FILE, lines)

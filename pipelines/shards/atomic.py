@@ -13,17 +13,18 @@ class FileSummary(NamedTuple):
     crc32: int
 
 
-def write_file(path: Path, data: bytes) -> FileSummary:
+def write_file(path: Path, data: bytes, temporary: Path | None = None) -> FileSummary:
     """Write `data` under a temporary name, flush it to the disk, and rename it to `path`.
 
     Args:
         path: file to write; its folder must exist. An existing file is replaced in one step.
         data: whole content.
+        temporary: name to write it under, on the same disk; None for that of the file with ".tmp" behind it.
 
     Raises:
         OSError: if the disk refuses; `path` is then as it was before.
     """
-    temporary = path.with_name(path.name + ".tmp")
+    temporary = temporary or path.with_name(path.name + ".tmp")
     with temporary.open("wb") as file:
         file.write(data)
         flush(file.fileno())

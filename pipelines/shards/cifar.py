@@ -98,7 +98,7 @@ def open_cifar(path: Path, *, split: str | None = None, label: str | None = None
         ],
         np.concatenate(labels),
         _class_names(path, version, label),
-        files=[path] if path.is_file() else [path / name for name in files],
+        files=[path] if path.is_file() else [path / name for name in (*files, _names_file(version, label))],
         selection=f"{split} {label}",
     )
 
@@ -181,6 +181,10 @@ def _blocks(path: Path, name: str, version: _Version) -> Iterator[NDArray[np.uin
     pixels = _table(path, name, version)["data"]
     for first in range(0, len(pixels), 4096):
         yield pixels[first : first + 4096].reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)
+
+
+def _names_file(version: _Version, label: str) -> str:
+    return version.meta or version.names[version.labels.index(label)]
 
 
 def _class_names(path: Path, version: _Version, label: str) -> tuple[str, ...]:

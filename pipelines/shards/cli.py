@@ -50,7 +50,9 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     parser.add_argument(
         "--fetch-to", metavar="FOLDER", help="where to put the files of a SOURCE that is a URL; they are kept there"
     )
-    parser.add_argument("--workers", type=int, metavar="N", help="processes (default: one per core)")
+    parser.add_argument(
+        "--workers", type=int, metavar="N", help="processes (default: one per core, fewer for a small SOURCE)"
+    )
     parser.add_argument(
         "--dask",
         metavar="ADDRESS",
@@ -150,7 +152,8 @@ def _add_encoding_arguments(group: "argparse._ArgumentGroup") -> None:
         "--max-side",
         type=int,
         metavar="N",
-        help="scale images down whose longer side is above N pixels, and rewrite those as JPEG (default: keep all)",
+        help="scale images down whose longer side is above N pixels, and rewrite those as JPEG, but as PNG what comes "
+        "as arrays (default: keep all)",
     )
     group.add_argument(
         "--quality",
@@ -193,6 +196,7 @@ def run(args: argparse.Namespace) -> int:
     from .cluster import dask_cluster
     from .layout import ShardOptions
     from .progress import ConversionProgress
+    from .remote import is_url
 
     options = ShardOptions(
         raw=args.raw,
@@ -206,8 +210,10 @@ def run(args: argparse.Namespace) -> int:
         subsampling=args.subsampling,
         normalize=args.normalize,
     )
+    if is_url(args.dest):
+        raise ValueError(f"DEST must be a folder of this machine, got {args.dest}; softfeed copy takes the set there")
     reading = SourceOptions(args.source_format, args.split, args.image_column, args.label_column, args.labels)
-    if args.dask and args.workers:
+    if args.dask and args.workers is not None:
         raise ValueError(f"--workers must be left out with --dask, got {args.workers}; the cluster has its own")
     progress = ConversionProgress()
     cluster = dask_cluster(args.dask) if args.dask else nullcontext((None, args.workers))

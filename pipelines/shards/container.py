@@ -45,6 +45,16 @@ class Place(NamedTuple):
     size: int
 
 
+def name_bytes(name: str) -> bytes:
+    """Bytes of an original name as shards hold them: UTF-8, or what it was on the disk if that was none."""
+    return name.encode("utf-8", "surrogateescape")
+
+
+def name_text(data: bytes) -> str:
+    """The original name that `name_bytes` was given."""
+    return data.decode("utf-8", "surrogateescape")
+
+
 class Placed(NamedTuple):
     """Where a shard holds a sample.
 

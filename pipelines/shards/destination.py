@@ -20,9 +20,9 @@ from .manifest import MANIFEST_FILE, PARTIAL_FOLDER
 
 BAD_FILE = "bad.json"
 ODD_FILE = "odd.json"
-_SHARD = re.compile(rf"shard-\d{{6}}({'|'.join(re.escape(container.suffix) for container in CONTAINERS.values())})")
+_SHARD = re.compile(rf"shard-\d{{6,}}({'|'.join(re.escape(container.suffix) for container in CONTAINERS.values())})")
 _OURS = re.compile(
-    rf"({_SHARD.pattern}|shard-\d{{6}}\.idx|(samples\.npy|shards\.idx|names\.txt|(dataset|bad|odd)\.json))(\.tmp)?"
+    rf"({_SHARD.pattern}|shard-\d{{6,}}\.idx|(samples\.npy|shards\.idx|names\.txt|(dataset|bad|odd)\.json))(\.tmp)?"
 )
 _PLAN_FILE = "plan.json"
 
@@ -33,7 +33,7 @@ def claimed(dest: Path, *, source: Path, overwrite: bool) -> Iterator[Path]:
 
     Args:
         dest: the folder.
-        source: what is converted; must neither be nor contain `dest`.
+        source: what is converted; must neither be nor contain `dest`, nor lie in it.
         overwrite: take over a finished shard set too.
 
     Yields:
@@ -41,32 +41,48 @@ def claimed(dest: Path, *, source: Path, overwrite: bool) -> Iterator[Path]:
 
     Raises:
         FileExistsError: if `dest` is a file, a finished set (without `overwrite`), or holds files of others.
-        ValueError: if `dest` lies in `source`.
+        ValueError: if `dest` lies in `source`, or `source` in `dest`.
         BlockingIOError: if another conversion is writing there.
     """
-    if source.resolve() in (dest.resolve(), *dest.resolve().parents):
-        raise ValueError(f"destination must not lie in the source {source}, got {dest}; name another folder")
+    require_apart(source, dest)
     require_free(dest, overwrite=overwrite)
     work = dest / PARTIAL_FOLDER
     work.mkdir(parents=True, exist_ok=True)
-    with _locked(work):
+    with locked(work, dest):
         if (dest / MANIFEST_FILE).exists():
+            if not overwrite:  # another conversion has finished it since it was looked for
+                shutil.rmtree(work)
+                raise _finished(dest)
             _empty(work)  # whoever overwrites a set wants every byte written anew, not its records trusted
             (dest / MANIFEST_FILE).unlink()  # from here on this is an unfinished set
         yield work
 
 
+def require_apart(source: Path, dest: Path) -> None:
+    """Raise ValueError if writing to `dest` could change the source; see `claimed`."""
+    there, here = source.resolve(), dest.resolve()
+    if there in (here, *here.parents):
+        raise ValueError(f"destination must not lie in the source {source}, got {dest}; name another folder")
+    if here in there.parents:
+        raise ValueError(f"source must not lie in the destination {dest}, got {source}; name another folder")
+
+
 @contextmanager
-def _locked(work: Path) -> Iterator[None]:
-    """Hold the work folder; the lock ends with this process, however it ends."""
-    descriptor = os.open(work, os.O_RDONLY | os.O_DIRECTORY)
+def locked(folder: Path, dest: Path) -> Iterator[None]:
+    """Hold a folder of the destination; the lock ends with this process, however it ends.
+
+    Raises:
+        BlockingIOError: if another process holds it, or has just removed it.
+    """
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+            if not os.path.samestat(os.fstat(descriptor), folder.stat()):
+                raise FileNotFoundError
+        except (BlockingIOError, FileNotFoundError):
             raise BlockingIOError(
-                f"destination must have one writer, got another softfeed convert at work in {work.parent}; "
-                "wait for it to end"
+                f"destination must have one writer, got another softfeed convert at work in {dest}; wait for it to end"
             ) from None
         yield
     finally:
@@ -87,9 +103,7 @@ def require_free(dest: Path, *, overwrite: bool) -> None:
             )
         if not overwrite:
             _sweep(dest / PARTIAL_FOLDER)
-            raise FileExistsError(
-                f"destination must be new or empty, got a finished shard set in {dest}; --overwrite replaces it"
-            )
+            raise _finished(dest)
         return
     if not (dest / PARTIAL_FOLDER).is_dir() and (entries := sorted(dest.iterdir())):
         raise FileExistsError(
@@ -98,11 +112,17 @@ def require_free(dest: Path, *, overwrite: bool) -> None:
         )
 
 
+def _finished(dest: Path) -> FileExistsError:
+    return FileExistsError(
+        f"destination must be new or empty, got a finished shard set in {dest}; --overwrite replaces it"
+    )
+
+
 def _sweep(work: Path) -> None:
     """Remove the work folder of a finished set, left by a run that was killed just before it did so itself."""
     if not work.is_dir():
         return
-    with _locked(work):
+    with locked(work, work.parent):
         shutil.rmtree(work)
 
 
@@ -116,6 +136,8 @@ def resume(work: Path, plan: dict[str, Any], *, overwrite: bool) -> bool:
     plan_file = work / _PLAN_FILE
     earlier = json.loads(plan_file.read_text(encoding="utf-8")) if plan_file.exists() else {}
     if {**earlier, "origin": None} == {**plan, "origin": None}:
+        for attempt in work.glob("shard-*.tmp"):  # of workers that were killed
+            attempt.unlink(missing_ok=True)
         return True  # also for a source that was moved
     shards = sum(_SHARD.fullmatch(entry.name) is not None for entry in work.parent.iterdir())
     other = [key for key in ("origin", "options") if earlier and earlier.get(key) != plan[key]]

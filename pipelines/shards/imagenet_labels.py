@@ -46,6 +46,15 @@ def find_labels(folder: Path) -> Path:
     )
 
 
+def label_files(labels: Path) -> list[Path]:
+    """Every file that `validation_labels` may read the labels or classes from."""
+    if labels.is_dir():
+        truth = _truth_in(labels)
+        return [truth, truth.with_name(_META)]
+    beside = (labels.with_name(name) for name in (_META, _SYNSETS))
+    return [labels, *(path for path in beside if path.is_file())]
+
+
 def validation_labels(images: Sequence[str], labels: Path) -> tuple[NDArray[np.int64], tuple[str, ...]]:
     """Labels of images, and the class names.
 
@@ -86,14 +95,18 @@ def validation_labels(images: Sequence[str], labels: Path) -> tuple[NDArray[np.i
 def _development_kit(path: Path) -> tuple[str, bytes] | None:
     """Ground truth and meta.mat of the kit, packed or unpacked; None if `path` is something else."""
     if path.is_dir():
-        folder = path / "data" if (path / "data").is_dir() else path
-        return _text(folder / _TRUTH), _meta_beside(folder / _TRUTH)
+        truth = _truth_in(path)
+        return _text(truth), _meta_beside(truth)
     if not is_gzip(path):
         return None
     files = tar_gz_files(path, lambda name: name in (_TRUTH, _META))
     if len(files) < 2:
         raise ValueError(f"labels must be the development kit with {_TRUTH} and {_META}, got {path} without")
     return files[_TRUTH].decode("ascii", "replace"), files[_META]
+
+
+def _truth_in(kit: Path) -> Path:
+    return (kit / "data" if (kit / "data").is_dir() else kit) / _TRUTH
 
 
 def _meta_beside(truth: Path) -> bytes:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import uuid
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, suppress
 from dataclasses import asdict, dataclass
@@ -111,15 +112,19 @@ def write_shard(job: ShardJob) -> ShardRecord:
     container = CONTAINERS[job.container]
     work = job.folder / PARTIAL_FOLDER
     path = job.folder / f"shard-{job.number:06d}{container.suffix}"
-    temporary = work / (path.name + ".tmp")
-    with closing(container.open_writer(ShardFile(temporary))) as writer:
-        added = _add_all(job, writer)
-        summary = writer.finish()
-    atomic.rename(temporary, path)
+    # A name of its own for each attempt: an executor may begin a second one while the first is still at work.
+    temporary = work / f"{path.stem}-{uuid.uuid4().hex}.tmp"
     index, index_summary = None, FileSummary(0, 0)
-    if container.is_indexed_by_shard:
-        index = path.with_suffix(".idx")
-        index_summary = atomic.write_file(index, writer.index_text().encode())
+    try:
+        with closing(container.open_writer(ShardFile(temporary))) as writer:
+            added = _add_all(job, writer)
+            summary = writer.finish()
+        atomic.rename(temporary, path)
+        if container.is_indexed_by_shard:
+            index = path.with_suffix(".idx")
+            index_summary = atomic.write_file(index, writer.index_text().encode(), temporary)
+    finally:
+        temporary.unlink(missing_ok=True)
     shard = Shard(
         file=path.name,
         index=index and index.name,
@@ -137,7 +142,7 @@ def write_shard(job: ShardJob) -> ShardRecord:
         tuple(added.multipart),
         () if container.is_indexed_by_shard else tuple(added.names),
     )
-    _save(work, job.number, record)
+    _save(work, job.number, record, temporary)
     return record
 
 
@@ -235,7 +240,7 @@ def read_bytes(item: Item) -> bytes:
     return data
 
 
-def _save(work: Path, number: int, record: ShardRecord) -> None:
+def _save(work: Path, number: int, record: ShardRecord, temporary: Path) -> None:
     """Note that a shard is finished, so that a conversion that was interrupted need not write it again."""
     content = {
         "shard": asdict(record.shard),
@@ -245,7 +250,7 @@ def _save(work: Path, number: int, record: ShardRecord) -> None:
         "multipart": record.multipart,
         "names": record.names,
     }
-    atomic.write_file(work / f"shard-{number:06d}.json", json.dumps(content).encode())
+    atomic.write_file(work / f"shard-{number:06d}.json", json.dumps(content).encode(), temporary)
 
 
 def finished_shard(folder: Path, number: int) -> ShardRecord | None:

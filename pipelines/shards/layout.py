@@ -3,6 +3,7 @@
 import hashlib
 import json
 import math
+import re
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
@@ -20,6 +21,8 @@ from .job import Item, ShardJob, read_image
 from .manifest import FORMAT_VERSION
 from .sources import ARRAY_FORMATS, Source
 from .spool import Extents
+
+_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 @dataclass(frozen=True)
@@ -86,8 +89,10 @@ def fitting(source: Source, options: ShardOptions) -> ShardOptions:
     """The options, with `raw` decided: the size of a source that holds pixels and no image files, else False.
 
     Raises:
-        ValueError: if a source of pixels is not to be looked at.
+        ValueError: if a source of pixels is not to be looked at, or a class is called what the manifest cannot hold.
     """
+    if wrong := [name for name in source.classes if _SURROGATE.search(name)]:  # of bytes that are no UTF-8
+        raise ValueError(f"class names must be UTF-8, got {wrong[0]!a} in {source.root}; rename it")
     if holds_pixels(source) and not options.check:
         raise ValueError("check must be True for a source of pixels, got False; there is no header to look at instead")
     if options.raw is not None:

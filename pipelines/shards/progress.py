@@ -7,8 +7,12 @@ from typing import TextIO
 from tqdm import tqdm
 
 _LINE_EVERY_S = 10.0  # in a log, where a bar would write a line per update
-_UNITS = {"fetching": "files", "reading": "files", "copying": "files"}  # what other stages count are images
-_TROUBLE = {"converting": "bad", "verifying": "problems", "verifying again": "problems"}
+_UNITS: dict[str, str] = {
+    "fetching": "files",
+    "reading": "files",
+    "copying": "files",
+}  # what other stages count are images
+_TROUBLE: dict[str, str] = {"converting": "bad", "verifying": "problems", "verifying again": "problems"}
 
 
 class ConversionProgress:
@@ -25,15 +29,16 @@ class ConversionProgress:
         self._bar: tqdm | None = None
         self._stage = ""
         self._line_at = self._begin = time.perf_counter()
-        self._first = 0
+        self._first = self._done = 0
 
     def __call__(self, stage: str, done: int, total: int, bad: int, written: int) -> None:
         """Show that `done` of `total` files or images are done, and how many are bad; see `convert.Progress`."""
         now = time.perf_counter()
-        if stage != self._stage:
+        if stage != self._stage or done < self._done:  # the second set of a split begins at 0 again
             self.close()
             self._begin = now if self._stage else self._begin
             self._stage, self._first = stage, 0
+        self._done = done
         if stage == "converting" and not written:  # all of an earlier run, so it says nothing about the rate
             self._begin, self._first = now, done
         if self._stream.isatty():

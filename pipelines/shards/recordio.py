@@ -28,6 +28,7 @@ from .container import (
     Read,
     ShardFile,
     StoredSample,
+    name_bytes,
 )
 
 _MAGIC = struct.pack("<I", 0xCED7230A)
@@ -71,7 +72,7 @@ class ShardWriter:
             self._file.write(_MAGIC, struct.pack("<I", kind << _LENGTH_BITS | len(part)), part)
         self._file.write(bytes(-self._file.offset % 4))
         image = Place(start + _HEAD + _HEADER.size, len(sample.image))
-        return Placed(image, Place(0, len(sample.name.encode("utf-8", "surrogateescape"))), len(parts))
+        return Placed(image, Place(0, len(name_bytes(sample.name))), len(parts))
 
     def finish(self) -> FileSummary:
         """Flush to the disk."""
@@ -226,7 +227,9 @@ def _header(payload: bytes, size: int, columns: Columns) -> tuple[int, int]:
     labels = struct.unpack_from(f"<{flag}f", payload, _HEADER.size) if flag else (label,)
     if len(labels) > 1 and columns.label is None:
         raise ValueError(f"record must have one label, got {len(labels)}; name its position with --label-column 0")
-    position = int(columns.label) if columns.label is not None and columns.label.isdecimal() else 0
+    if not (columns.label or "0").isdecimal():
+        raise ValueError(f"label_column must be the position of a label in RecordIO, got {columns.label!r}")
+    position = int(columns.label or 0)
     if position >= len(labels):
         raise ValueError(f"record must have a label at position {position}, got {len(labels)} labels")
     if not labels[position].is_integer():

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from .container import name_text
 from .destination import BAD_FILE, ODD_FILE
 from .file_check import FileTrouble, file_bytes, file_size, first_difference
 from .findings import Findings
@@ -182,7 +183,7 @@ def read_names(
     count = manifest.num_samples if manifest else len(sizes)
     if len(sizes) != count or ends[-1] != len(data):
         findings.add(file, f"must hold {count} names, each with a line break, got {len(sizes)} lines")
-    return tuple((start, os.fsdecode(data[start : start + size])) for start, size in zip(ends, sizes, strict=False))
+    return tuple((start, name_text(data[start : start + size])) for start, size in zip(ends, sizes, strict=False))
 
 
 def _unrecorded_bytes(folder: Path, file: str, most: int, findings: Findings) -> bytes | None:

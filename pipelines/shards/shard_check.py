@@ -1,7 +1,6 @@
 """Checking one shard: its file, every record in it, its index, and its rows of the table of samples."""
 
 import hashlib
-import os
 import zlib
 from collections import Counter
 from dataclasses import dataclass, field
@@ -10,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .container import FileReader, Placed
+from .container import FileReader, Placed, name_bytes
 from .file_check import FileTrouble, file_size
 from .findings import Finding, Findings
 from .found import Complaints, FoundSample, ShardCheck, ShardReading
@@ -110,7 +109,7 @@ class _Content:
             self._multipart.append((sample.position, placed.parts))
         if sample.content.key is not None:
             self._note_key(sample, sample.content.key)
-        digest = hashlib.blake2b(os.fsencode(sample.name), digest_size=8).digest()
+        digest = hashlib.blake2b(name_bytes(sample.name), digest_size=8).digest()
         self._names.append(int.from_bytes(digest, "little"))
         folder, slash, _ = sample.name.partition("/")
         found = sample.content.class_name or (folder if slash else None)

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from .container import name_text
 from .manifest import MANIFEST_FILE, PARTIAL_FOLDER, SAMPLE_DTYPE, Manifest, from_json, samples_header
 
 
@@ -49,7 +50,7 @@ class ShardSet:
         path = self.folder / (names.file if names else self.manifest.shards[sample["shard"]].file)
         with path.open("rb") as file:
             name = os.pread(file.fileno(), int(sample["name_size"]), int(sample["name_offset"]))
-        return os.fsdecode(name)
+        return name_text(name)
 
 
 def is_shard_set(folder: str | os.PathLike[str]) -> bool:

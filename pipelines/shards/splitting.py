@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from . import atomic
 from .convert import Conversion, convert
-from .destination import require_free
+from .destination import locked, require_apart, require_free
 from .layout import ShardOptions, fitting, plan
 from .manifest import MANIFEST_FILE
 from .sources import Source, open_source
@@ -93,17 +93,21 @@ def convert_split(
     for part, rows in zip(PARTS, stratified(source.labels, val_share, options.seed), strict=True):
         parts[part] = Subset(source, rows, {"part": part, "val_share": val_share, "seed": options.seed})
     plans = {part: plan(subset, options) for part, subset in parts.items()}
-    plan_file = Path(dest) / _PLAN_FILE
+    dest = Path(dest)
+    for part in PARTS:
+        require_apart(source.root, dest / part)
+    plan_file = dest / _PLAN_FILE
     finished = () if overwrite else _finished(plan_file, plans)
     for part in set(PARTS) - set(finished):
-        require_free(Path(dest) / part, overwrite=overwrite)
-    plan_file.parent.mkdir(parents=True, exist_ok=True)
-    atomic.write_file(plan_file, json.dumps(plans).encode())
+        require_free(dest / part, overwrite=overwrite)
+    dest.mkdir(parents=True, exist_ok=True)
     outcomes: dict[str, Conversion | None] = dict.fromkeys(PARTS)
-    for part in PARTS:
-        if part not in finished:
-            outcomes[part] = convert(parts[part], Path(dest) / part, options, overwrite=overwrite, **settings)
-    plan_file.unlink()
+    with locked(dest, dest):
+        atomic.write_file(plan_file, json.dumps(plans).encode())
+        for part in PARTS:
+            if part not in finished:
+                outcomes[part] = convert(parts[part], dest / part, options, overwrite=overwrite, **settings)
+        plan_file.unlink()
     return outcomes
 
 

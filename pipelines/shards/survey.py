@@ -18,7 +18,7 @@ from .set_files import check_folder, read_manifest, read_names, read_table
 from .shard_check import ShardFound, check_shard
 from .workers import default_workers, ordered_results, worker_processes
 
-_SHARD = re.compile(r"shard-\d{6}(\.\w+)")
+_SHARD = re.compile(r"shard-\d{6,}(\.\w+)")
 _UNDECODED = 8  # images that are as much work to look through as one is to decode
 
 
@@ -117,10 +117,11 @@ def _rows(check: ShardCheck) -> Sequence[Any] | NDArray[Any]:
 
 
 def shard_files(folder: Path) -> list[str]:
-    """Names of the files in a folder that are called as shards are, sorted."""
+    """Names of the files in a folder that are called as shards are, by their numbers."""
     suffixes = {container.suffix for container in CONTAINERS.values()}
     names = (path.name for path in folder.iterdir())
-    return sorted(name for name in names if (match := _SHARD.fullmatch(name)) and match[1] in suffixes)
+    shards = (name for name in names if (match := _SHARD.fullmatch(name)) and match[1] in suffixes)
+    return sorted(shards, key=lambda name: (len(name), name))  # from the millionth on, numbers are longer
 
 
 def format_of(found: Survey, files: Sequence[str]) -> str:

@@ -11,7 +11,6 @@ endian. DALI's index has a line "OFFSET SIZE" per record, the size with those 16
     image/filename       bytes: original name
 """
 
-import os
 import struct
 from collections.abc import Iterator
 from pathlib import Path
@@ -33,6 +32,8 @@ from .container import (
     Read,
     ShardFile,
     StoredSample,
+    name_bytes,
+    name_text,
     usual,
 )
 from .protobuf import Feature, bytes_feature, example, int64_feature, message_head
@@ -69,9 +70,9 @@ class ShardWriter:
 
     def add(self, sample: StoredSample) -> Placed:
         """Append a record; its features are in the order of their names, as protobuf itself sorts a map."""
-        name = os.fsencode(sample.name)
+        name = name_bytes(sample.name)
         before = int64_feature("image/class/label", sample.label)
-        before += bytes_feature("image/class/text", sample.class_name.encode("utf-8", "surrogateescape"))
+        before += bytes_feature("image/class/text", name_bytes(sample.class_name))
         image_head = bytes_feature("image/encoded", size=len(sample.image))
         name_feature = bytes_feature("image/filename", name)
         after = name_feature
@@ -175,7 +176,7 @@ def _text(features: dict[str, Feature], names: tuple[str, ...], read: Read) -> s
     places = features[name].places if name else ()
     if len(places) != 1 or not 0 < places[0].size <= _LONGEST_TEXT:
         return None
-    return os.fsdecode(read(*places[0]))
+    return name_text(read(*places[0]))
 
 
 def unwrap(record: bytes, columns: Columns = USUAL) -> bytes:

@@ -5,14 +5,27 @@ or the index, where DALI would misread them. The same samples give the same byte
 """
 
 import json
-import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
 from .atomic import FileSummary
-from .container import Columns, Container, Content, Entry, Field, Place, Placed, Problem, Read, ShardFile, StoredSample
+from .container import (
+    Columns,
+    Container,
+    Content,
+    Entry,
+    Field,
+    Place,
+    Placed,
+    Problem,
+    Read,
+    ShardFile,
+    StoredSample,
+    name_bytes,
+    name_text,
+)
 from .folder import EXTENSIONS
 from .tar import BLOCK, RECORD, TarMember, tar_header, tar_members
 
@@ -47,7 +60,7 @@ class ShardWriter:
             Member(sample.extension, sample.image),
             Member("cls", str(sample.label).encode()),
             Member("label", sample.label.to_bytes(4, "little")),
-            Member("name", os.fsencode(sample.name)),
+            Member("name", name_bytes(sample.name)),
         )
         places, fields, pieces = [], [], []
         offset = self._file.offset
@@ -139,7 +152,7 @@ def contents(entry: Entry, read: Read, columns: Columns) -> list[Content]:
         ValueError: if there is no image, more than one, or no label.
     """
     fields = {field.name: field for field in entry.fields}
-    images = [name for name in fields if name.lower() == columns.image or _is_image(name, columns)]
+    images = [name for name in fields if name.lower() == (columns.image or "").lower() or _is_image(name, columns)]
     if len(images) == 1:
         return [_content(entry.key, images[0], fields, read, columns)]
     if not images and (parts := _by_last_dot(entry)):
@@ -180,7 +193,7 @@ def _content(key: str, image: str, fields: dict[str, Field], read: Read, columns
         raise ValueError(f"label of sample {key!r} must be a whole number in .{name}, got {shown}") from None
     original = None
     if "name" in fields and 0 < fields["name"].size <= _LONGEST_NAME:
-        original = os.fsdecode(read(*fields["name"][1:]))
+        original = name_text(read(*fields["name"][1:]))
     number_of_sample = int(key) if _OWN_KEY.fullmatch(key) else None
     return Content(Place(*fields[image][1:]), number, None, original, number_of_sample, f"{key}.{image}")
 

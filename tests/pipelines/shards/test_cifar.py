@@ -210,3 +210,21 @@ def test_a_folder_of_something_else_is_no_cifar(tmp_path):
     assert not is_cifar(tmp_path)
     with pytest.raises(ValueError, match="must be CIFAR as published, a folder or cifar-"):
         open_cifar(tmp_path, split="train")
+
+
+@pytest.mark.parametrize(
+    ("version", "file"),
+    [
+        ((10, "python"), "batches.meta"),
+        ((10, "binary"), "batches.meta.txt"),
+        ((100, "python"), "meta"),
+        ((100, "binary"), "fine_label_names.txt"),
+    ],
+)
+def test_the_file_of_class_names_is_watched_for_changes(tmp_path, version, file):
+    folder = _WRITERS[version](tmp_path, _Cifar(version[0]))
+    source = open_cifar(folder, split="train")
+    before = source.stamps()
+    os.utime(folder / file, (1e9, 1e9))
+    changed = [stamp.name for stamp, other in zip(before, source.stamps(), strict=True) if stamp != other]
+    assert changed == [file]

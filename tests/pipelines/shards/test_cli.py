@@ -176,3 +176,25 @@ def test_a_share_for_validation_makes_two_sets(tmp_path, image_folder, run, caps
         "samples     14 of 2 classes",
         "samples     6 of 2 classes",
     ]
+
+
+def test_the_second_set_of_a_split_gets_a_bar_of_its_own():
+    stream = _Terminal()
+    progress = ConversionProgress(stream)
+    for total in (90, 10):
+        for done in (0, total // 2, total):
+            progress("converting", done, total, 0, done)
+    progress.close()
+    first, last = [line.rpartition("\r")[2] for line in stream.getvalue().strip().split("\n")]
+    assert "90/90" in first
+    assert "10/10" in last
+
+
+def test_places_that_cannot_be_written_are_refused(tmp_path, image_folder, run, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    source = image_folder()
+    with pytest.raises(ValueError, match="DEST must be a folder of this machine, got s3://a/b; softfeed copy takes"):
+        run(source, "s3://a/b", "--workers=1")
+    assert [path.name for path in tmp_path.iterdir()] == ["images"]
+    with pytest.raises(ValueError, match="--workers must be left out with --dask, got 0"):
+        run(source, tmp_path / "set", "--dask=tcp://nowhere:1", "--workers=0")

@@ -121,7 +121,7 @@ def test_several_images_of_a_sample_need_a_name(tmp_path, encoded, read_samples)
     path = _tar(tmp_path / "a.tar", pair)
     with pytest.raises(ValueError, match=r"sample '0' must have one image, got 2 .*\.jpg, \.seg\.png, \.png, \.cls"):
         open_source(path, SourceOptions("webdataset"))
-    for column, image in (("jpg", 0), ("seg.png", 1)):
+    for column, image in (("jpg", 0), ("JPG", 0), ("seg.png", 1)):
         _converted(path, tmp_path / column, reading=SourceOptions("webdataset", image_column=column))
         assert _samples(tmp_path / column, read_samples)[0][2] == pair[image][1]
 

@@ -1,8 +1,12 @@
+import os
+
 import pytest
+from softfeed.pipelines.shards import destination
 from softfeed.pipelines.shards.convert import convert
 from softfeed.pipelines.shards.destination import claimed
 from softfeed.pipelines.shards.layout import ShardOptions
 from softfeed.pipelines.shards.shard_set import load
+from softfeed.pipelines.shards.survey import shard_files
 
 
 def test_a_finished_set_is_replaced_only_on_request(tmp_path, image_folder, content):
@@ -96,3 +100,53 @@ def test_two_conversions_do_not_share_a_destination(tmp_path, image_folder):
 def test_missing_parents_of_the_destination_are_made(tmp_path, image_folder):
     convert(image_folder(), tmp_path / "a" / "b" / "set", workers=1)
     assert len(load(tmp_path / "a" / "b" / "set").samples) == 12
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_a_source_in_the_destination_is_refused(tmp_path, image_folder, content, overwrite):
+    convert(image_folder(), tmp_path / "set", workers=1)
+    before = content(tmp_path / "set")
+    with pytest.raises(ValueError, match=r"source must not lie in the destination .*set, got .*shard-000000.tar"):
+        convert(tmp_path / "set" / "shard-000000.tar", tmp_path / "set", workers=1, overwrite=overwrite)
+    assert content(tmp_path / "set") == before
+
+
+def test_a_set_finished_while_its_folder_was_looked_at_stays(tmp_path, image_folder, content, monkeypatch):
+    source, dest = image_folder(), tmp_path / "set"
+
+    def finished_behind(dest, *, overwrite):
+        with monkeypatch.context() as patch:
+            patch.setattr(destination, "require_free", before)
+            convert(source, dest, workers=1)
+
+    before = destination.require_free
+    monkeypatch.setattr(destination, "require_free", finished_behind)
+    with pytest.raises(FileExistsError, match="got a finished shard set"):
+        convert(source, dest, ShardOptions(seed=7), workers=1)
+    assert load(dest).manifest.created["seed"] == 0
+    assert not (dest / ".partial").exists()
+
+
+def test_a_folder_removed_while_it_was_locked_is_held_by_nobody(tmp_path, monkeypatch):
+    work = tmp_path / ".partial"
+    work.mkdir()
+    lock = destination.fcntl.flock
+    monkeypatch.setattr(destination.fcntl, "flock", lambda *a: (work.rmdir(), lock(*a)))
+    with pytest.raises(BlockingIOError, match="must have one writer"), destination.locked(work, tmp_path):
+        pass
+
+
+def test_shards_from_the_millionth_on_are_known(tmp_path, image_folder):
+    names = ["shard-000001.tar", "shard-999999.tar", "shard-1000000.tar"]
+    for name in reversed(names):
+        (tmp_path / name).touch()
+    assert shard_files(tmp_path) == names
+    assert all(destination._OURS.fullmatch(name) for name in [*names, "shard-1000000.idx"])
+
+
+def test_class_names_that_the_manifest_cannot_hold_are_refused_at_once(tmp_path, image_folder):
+    source = image_folder()
+    (source / "class0").rename(os.fsdecode(os.fsencode(source) + b"/caf\xe9"))
+    with pytest.raises(ValueError, match=r"class names must be UTF-8, got 'caf.udce9' in .*images; rename it"):
+        convert(source, tmp_path / "set", workers=1)
+    assert not (tmp_path / "set").exists()

@@ -146,3 +146,12 @@ def test_shards_without_a_good_image_are_left_out(tmp_path, photos, read_samples
         sample: image for sample, (_, image) in expected.items() if sample not in damaged
     }
     assert by_dali(shards) == [(label, image) for _, label, image in read]
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_names_are_utf8_whatever_the_locale(tmp_path, photos, read_samples, monkeypatch, name):
+    source, expected = photos
+    monkeypatch.setattr("os.fsencode", lambda text: text.encode("latin-1") if isinstance(text, str) else text)
+    monkeypatch.setattr("os.fsdecode", lambda data: data.decode("latin-1") if isinstance(data, bytes) else data)
+    shards = _converted(source, tmp_path / "set", name)
+    assert sorted(shards.sample_name(row) for row in range(11)) == sorted(expected)

@@ -1,4 +1,5 @@
 import io
+import os
 import tarfile
 
 import numpy as np
@@ -140,3 +141,30 @@ def test_the_validation_tar_converts(tmp_path, encoded, stored):
     expected = [(name, label, images[name]) for name, label in zip(_IMAGES, _EXPECTED, strict=True)]
     assert stored(tmp_path / "set") == expected
     assert load(tmp_path / "set").manifest.classes == _CLASSES
+
+
+@pytest.mark.parametrize(
+    ("write", "file"),
+    [
+        (_kit_folder, "ILSVRC2012_devkit_t12/data/ILSVRC2012_validation_ground_truth.txt"),
+        (_kit_folder, "ILSVRC2012_devkit_t12/data/meta.mat"),
+        (_ground_truth, "ILSVRC2012_devkit_t12/data/meta.mat"),
+        (_kit_archive, "ILSVRC2012_devkit_t12.tar.gz"),
+        (_solution, "LOC_val_solution.csv"),
+        (_solution, "LOC_synset_mapping.txt"),
+    ],
+)
+def test_every_file_of_labels_is_watched_for_changes(tmp_path, encoded, write, file):
+    labels = write(tmp_path)
+    (tmp_path / "LOC_synset_mapping.txt").write_text("".join(f"{name} words\n" for name in _CLASSES))
+    with tarfile.open(tmp_path / "val.tar", "w", format=tarfile.GNU_FORMAT) as tar:
+        for number, image in enumerate(_IMAGES):
+            data = encoded(number)
+            info = tarfile.TarInfo(image)
+            info.size = len(data)
+            tar.addfile(info, io.BytesIO(data))
+    source = open_source(tmp_path / "val.tar", SourceOptions(labels=labels))
+    before = source.stamps()
+    os.utime(tmp_path / file, (1e9, 1e9))
+    changed = [stamp.name for stamp, other in zip(before, source.stamps(), strict=True) if stamp != other]
+    assert changed == [file.rpartition("/")[2]]

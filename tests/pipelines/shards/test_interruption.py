@@ -12,7 +12,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
-from softfeed.pipelines.shards import manifest
+from softfeed.pipelines.shards import job, manifest
 from softfeed.pipelines.shards.convert import convert
 from softfeed.pipelines.shards.job import Item, read_bytes
 from softfeed.pipelines.shards.layout import ShardOptions
@@ -281,3 +281,41 @@ def test_unfinished_conversion_of_another_folder_is_kept(image_folder, program, 
     with pytest.raises(FileExistsError, match=r"got \d+ shard\(s\) of another in"):
         convert(other, dest, ShardOptions(shard_samples=2))
     assert convert(source, dest, ShardOptions(shard_samples=2)).manifest.num_samples == 12
+
+
+def test_two_attempts_at_a_shard_do_not_meet(tmp_path, image_folder, monkeypatch, content):
+    """As an executor of others may have them: it believes a worker dead, and that one goes on."""
+    source = image_folder()
+    convert(source, tmp_path / "expected", workers=1)
+    add, begun = job._add_all, []
+
+    def add_all(shard_job, writer):
+        added = add(shard_job, writer)
+        begun.append(sorted(path.name for path in (tmp_path / "set" / ".partial").glob("*.tmp")))
+        if len(begun) == 1:
+            job.write_shard(shard_job)
+        return added
+
+    monkeypatch.setattr(job, "_add_all", add_all)
+    convert(source, tmp_path / "set", workers=1)
+    assert [len(names) for names in begun] == [1, 2]
+    assert content(tmp_path / "set") == content(tmp_path / "expected")
+
+
+def test_what_a_killed_attempt_left_is_removed(tmp_path, image_folder, monkeypatch):
+    source, dest = image_folder(), tmp_path / "set"
+
+    def stop(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("softfeed.pipelines.shards.convert.assemble", stop)
+        with pytest.raises(KeyboardInterrupt):
+            convert(source, dest, workers=1)
+    assert not list((dest / ".partial").glob("*.tmp"))
+    (dest / ".partial" / "shard-000000-1234.tmp").write_bytes(b"x")
+
+    def look(*_):
+        assert not list((dest / ".partial").glob("*.tmp"))
+
+    assert convert(source, dest, workers=1, progress=look).written == 0

@@ -5,7 +5,7 @@ import struct
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from softfeed.pipelines.shards.container import USUAL, FileReader, Problem, ShardFile, StoredSample
+from softfeed.pipelines.shards.container import USUAL, Columns, FileReader, Problem, ShardFile, StoredSample
 from softfeed.pipelines.shards.recordio import ShardWriter, contents, scan, set_index, unwrap
 
 MAGIC = struct.pack("<I", 0xCED7230A)
@@ -163,3 +163,17 @@ def test_any_bytes_are_unwrapped_or_refused(data):
             assert len(unwrap(record)) <= len(record)
         except ValueError:
             pass
+
+
+@pytest.mark.parametrize(("column", "label"), [(None, None), ("1", 9), ("cls", None), ("-1", None), ("2", None)])
+def test_one_of_several_labels_is_taken_by_its_position(tmp_path, column, label):
+    (tmp_path / "a.rec").write_bytes(_part(0, struct.pack("<IfQQ2f", 2, 0, 0, 0, 7, 9) + b"image"))
+    (entry,) = scan(tmp_path / "a.rec")
+    with FileReader(tmp_path / "a.rec") as read:
+        if label is not None:
+            (content,) = contents(entry, read, Columns(None, column))
+            assert content.label == label
+            return
+        words = {"2": "at position 2, got 2 labels", None: "must have one label, got 2"}
+        with pytest.raises(ValueError, match=words.get(column, "must be the position of a label in RecordIO, got")):
+            contents(entry, read, Columns(None, column))

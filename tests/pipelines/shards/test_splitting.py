@@ -129,3 +129,27 @@ def test_a_set_finished_by_another_split_is_not_trusted(tmp_path, image_folder, 
         convert_split(source, dest, val_share=0.3, workers=1)
     outcomes = convert_split(source, dest, val_share=0.2, workers=1)
     assert (outcomes["train"], outcomes["val"].manifest.num_samples) == (None, 6)
+
+
+@pytest.mark.parametrize("where", ["images", "images/sets"])
+def test_a_split_leaves_nothing_in_its_source(tmp_path, image_folder, content, where):
+    source = image_folder(classes=3, each=10)
+    before = content(source)
+    with pytest.raises(ValueError, match="destination must not lie in the source"):
+        convert_split(source, tmp_path / where, val_share=0.2, workers=1)
+    assert content(source) == before
+    assert not (source / "sets").exists()
+
+
+def test_two_splits_do_not_share_a_destination(tmp_path, image_folder):
+    source, dest = image_folder(classes=3, each=10), tmp_path / "sets"
+
+    def other(*_):
+        with pytest.raises(BlockingIOError, match=r"must have one writer, got another .* at work in .*sets;"):
+            convert_split(source, dest, val_share=0.5, workers=1, overwrite=True)
+        seen.append((dest / ".split.json").read_bytes())
+
+    seen = []
+    convert_split(source, dest, val_share=0.2, workers=1, progress=other)
+    assert len(set(seen)) == 1
+    assert len(load(dest / "val").samples) == 6

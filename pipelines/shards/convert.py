@@ -7,7 +7,6 @@ from concurrent.futures import Executor
 from contextlib import closing, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
 
 from .assembly import assemble
 from .decoding import drop_readers
@@ -16,26 +15,11 @@ from .job import BadImage, ShardRecord, write_shard
 from .layout import ShardOptions, fitting, plan, shard_jobs
 from .manifest import Manifest
 from .oddities import OddImage
+from .progress import Progress
 from .sources import Source, open_source
 from .workers import default_workers, ordered_results, worker_processes
 
 _NAMED = 3  # bad images that an error message names
-
-
-class Progress(Protocol):
-    """Called now and then with what is being done, how much of it is done, and the bad images so far."""
-
-    def __call__(self, stage: str, done: int, total: int, bad: int, written: int) -> None:
-        """Show it.
-
-        Args:
-            stage: "reading" (counts files that are made addressable first) or "converting" (counts images).
-            done: of `total`, those that an earlier run had done included.
-            total: files or images.
-            bad: images left out.
-            written: bytes of shards that this run has written.
-        """
-        ...
 
 
 @dataclass(frozen=True)

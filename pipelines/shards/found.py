@@ -1,6 +1,5 @@
 """Reading the samples of a shard that is not trusted: what its records say, and the sizes of their images."""
 
-import functools
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,7 +8,7 @@ from typing import Any, NamedTuple
 from numpy.typing import NDArray
 
 from .container import Columns, Container, Content, Entry, FileReader, Problem
-from .decoding import Decoder, HeaderReader, Undecodable
+from .decoding import Undecodable, kept_reader
 from .findings import Findings
 from .formats import CONTAINERS
 from .manifest import Shard
@@ -180,7 +179,7 @@ class ShardReading:
         if self._check.raw_shape is not None:
             yield from self._with_pixels(window, *self._check.raw_shape[:2])
             return
-        sizes = _reader(whole=self._check.decode).decode([sample.image for sample in window])
+        sizes = kept_reader(check=self._check.decode).decode([sample.image for sample in window])
         for sample, size in zip(window, sizes, strict=True):
             if isinstance(size, Undecodable):
                 self._refuse(sample, f"image must decode, got {size.reason}")
@@ -196,9 +195,3 @@ class ShardReading:
 
     def _refuse(self, sample: FoundSample, problem: str) -> None:
         self._complaints.add(problem, sample.content.image.offset, sample.position, sample.name)
-
-
-@functools.cache
-def _reader(*, whole: bool) -> HeaderReader:
-    """Made once in a process, since a DALI graph takes a while to build."""
-    return Decoder() if whole else HeaderReader()

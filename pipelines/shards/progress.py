@@ -2,7 +2,7 @@
 
 import sys
 import time
-from typing import TextIO
+from typing import Protocol, TextIO
 
 from tqdm import tqdm
 
@@ -13,6 +13,22 @@ _UNITS: dict[str, str] = {
     "copying": "files",
 }  # what other stages count are images
 _TROUBLE: dict[str, str] = {"converting": "bad", "verifying": "problems", "verifying again": "problems"}
+
+
+class Progress(Protocol):
+    """Called now and then with what is being done, how much of it is done, and the bad images or problems so far."""
+
+    def __call__(self, stage: str, done: int, total: int, bad: int, written: int) -> None:
+        """Show it.
+
+        Args:
+            stage: "reading" (counts files that are made addressable first), "converting" or "verifying" (count images).
+            done: of `total`, those that an earlier run had done included.
+            total: files or images.
+            bad: images left out, or problems found.
+            written: bytes of shards that this run has written, or read to verify them.
+        """
+        ...
 
 
 class ConversionProgress:
@@ -32,7 +48,7 @@ class ConversionProgress:
         self._first = self._done = 0
 
     def __call__(self, stage: str, done: int, total: int, bad: int, written: int) -> None:
-        """Show that `done` of `total` files or images are done, and how many are bad; see `convert.Progress`."""
+        """Show that `done` of `total` files or images are done, and how many are bad; see `Progress`."""
         now = time.perf_counter()
         if stage != self._stage or done < self._done:  # the second set of a split begins at 0 again
             self.close()

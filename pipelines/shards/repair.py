@@ -16,8 +16,9 @@ from . import atomic
 from .derived import index_of, manifest_of, table_of
 from .findings import printable
 from .manifest import INDEX_FILE, MANIFEST_FILE, SAMPLES_FILE, Manifest, SetFile, own_checksum, samples_bytes, to_json
+from .progress import Progress
 from .rebuilding import rebuilt_manifest
-from .survey import Progress, Survey, survey
+from .survey import Survey, survey
 from .verify import Report, report, require_set, unfinished_findings
 
 _Say = Callable[[str], None]

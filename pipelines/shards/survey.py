@@ -4,7 +4,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +13,7 @@ from .findings import Findings
 from .formats import CONTAINERS
 from .found import ShardCheck
 from .manifest import MANIFEST_FILE, Manifest
+from .progress import Progress
 from .set_comparison import compare_set
 from .set_files import check_folder, read_manifest, read_names, read_table
 from .shard_check import ShardFound, check_shard
@@ -20,14 +21,6 @@ from .workers import default_workers, ordered_results, worker_processes
 
 _SHARD = re.compile(r"shard-\d{6,}(\.\w+)")
 _UNDECODED = 8  # images that are as much work to look through as one is to decode
-
-
-class Progress(Protocol):
-    """Called after every shard: the stage "verifying", samples done and in all, problems so far, bytes read."""
-
-    def __call__(self, stage: str, done: int, total: int, bad: int, written: int) -> None:
-        """Show it; the numbers are those that `convert.Progress` shows of a conversion."""
-        ...
 
 
 @dataclass

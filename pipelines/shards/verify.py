@@ -9,7 +9,8 @@ from typing import Any
 
 from .findings import Finding, Findings
 from .manifest import MANIFEST_FILE, PARTIAL_FOLDER
-from .survey import Progress, Survey, survey
+from .progress import Progress
+from .survey import Survey, survey
 
 
 @dataclass(frozen=True)

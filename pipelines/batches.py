@@ -83,6 +83,11 @@ class BatchBuilder:
             fields.append({name: self._by_view(array) for name, array in plan.details().items()})
         return self._type(*fields)
 
+    def close(self) -> None:
+        """End the threads that finish batches; the next batch starts new ones."""
+        if self._finisher is not None:
+            self._finisher.close()
+
     def _finished(self, images: torch.Tensor, plan: Plan) -> torch.Tensor:
         """The steps that come after the graph."""
         if self._finisher is None:

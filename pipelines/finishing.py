@@ -7,6 +7,7 @@ torch would start threads of its own within each of these, which get in the way 
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache, partial
@@ -61,7 +62,9 @@ class Finisher:
     def __init__(self, size: int, device: torch.device, threads: int) -> None:
         self._device = device
         self._blur = DctBlur(size, size, strengths())
-        self._threads = ThreadPoolExecutor(threads, "softfeed-finish") if device.type == "cpu" else None
+        self._threads = threads if device.type == "cpu" else None
+        self._pool: ThreadPoolExecutor | None = None
+        self._process = 0  # that the pool is of
 
     def mix(self, images: torch.Tensor, mixing: Mixing) -> torch.Tensor:
         """The images, float32 (N, 3, S, S), mixed with each other; another tensor."""
@@ -86,6 +89,12 @@ class Finisher:
         self._blend(images, rows, keep, add, numbers.seed[rows])
         blurred = np.flatnonzero(numbers.role == _BLUR)
         self._blurred(images, blurred, numbers.level[blurred])
+
+    def close(self) -> None:
+        """End the threads; the next batch starts new ones."""
+        pool, self._pool = self._pool, None
+        if pool is not None and self._process == os.getpid():
+            pool.shutdown()
 
     def _blend(
         self, images: torch.Tensor, rows: np.ndarray, keep: np.ndarray, add: np.ndarray, seeds: np.ndarray
@@ -116,8 +125,9 @@ class Finisher:
 
     def _each(self, work: Callable[..., None], *arguments: np.ndarray) -> None:
         """Call `work` with each row of some arrays, in the threads, and wait."""
-        assert self._threads is not None
-        for _ in self._threads.map(work, *(array.tolist() for array in arguments)):
+        if self._pool is None or self._process != os.getpid():  # in a fork there is the pool, but none of its threads
+            self._pool, self._process = ThreadPoolExecutor(self._threads, "softfeed-finish"), os.getpid()
+        for _ in self._pool.map(work, *(array.tolist() for array in arguments)):
             pass
 
 

@@ -295,6 +295,7 @@ class Loader:
         """
         self._stop()
         self._player.close()
+        self._batches.close()
 
     def __enter__(self) -> Loader:
         return self

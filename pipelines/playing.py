@@ -47,6 +47,7 @@ class Player:
             Each batch with its images as the graph wrote them.
         """
         self._enter_process()
+        process = os.getpid()
         # The thread gets the preparer alone: a loader that is dropped in the middle of an epoch can then be collected,
         # which closes this generator, which ends the thread.
         ahead = WorkAhead(produce, steps, depth=self._depth, timeout=self._timeout, doing=self._preparer.doing)
@@ -54,27 +55,28 @@ class Player:
         patience = _PATIENCE_S
         try:
             for prepared in ahead:
-                self._check_process()
                 if isinstance(prepared, Failure):
                     while in_flight:  # the batches before the one that failed are good
                         yield self._collect(in_flight, build)
+                        _check_process(process)
                     raise prepared.error
                 in_flight.append(prepared)
                 self._submit(prepared, build)
                 if len(in_flight) >= self._depth:
                     yield self._collect(in_flight, build)
+                    _check_process(process)
             while in_flight:
                 yield self._collect(in_flight, build)
+                _check_process(process)
         except TimeoutError:
             patience = 0.0
             raise
         finally:
-            self._leave(ahead, patience)
+            if os.getpid() == process:  # else it goes on in the parent
+                self._leave(ahead, patience)
 
     def _leave(self, ahead: WorkAhead, patience: float) -> None:
         """End what plays an epoch."""
-        if os.getpid() != self._process:
-            return  # it goes on in the parent
         if not ahead.close(patience=patience):
             self._preparer.abandon()
         if self._runner is not None and not self._runner.drain():
@@ -91,13 +93,6 @@ class Player:
         if os.getpid() != self._process:
             self._process, self._runner = os.getpid(), None
             self._preparer.abandon()
-
-    def _check_process(self) -> None:
-        if os.getpid() != self._process:
-            raise RuntimeError(
-                f"an iterator must be used in the process that made it, {self._process}, got {os.getpid()}; "
-                "iterate over the loader anew in a forked process"
-            )
 
     def _drop_graph(self) -> None:
         runner, self._runner = self._runner, None
@@ -123,3 +118,12 @@ class Player:
                     self._submit(waiting, build)
             else:
                 return in_flight.popleft(), images
+
+
+def _check_process(process: int) -> None:
+    """Raise in a fork of the process that an iterator is of: neither the graph's threads nor the reader are there."""
+    if os.getpid() != process:
+        raise RuntimeError(
+            f"an iterator must be used in the process that made it, {process}, got {os.getpid()}; "
+            "iterate over the loader anew in a forked process"
+        )

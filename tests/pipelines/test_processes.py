@@ -13,9 +13,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from softfeed.pipelines import Loader, Recipe, SoftCrop, SoftShift, presets
+from softfeed.pipelines import AdditiveNoise, Loader, Mollify, Recipe, SoftCrop, SoftShift, presets
 
 CROP, SHIFT = Recipe(crop=SoftCrop()), Recipe(crop=SoftShift())
+FINISHED = Recipe(crop=SoftCrop(), noise=AdditiveNoise(), mollify=Mollify())  # by threads, after the graph
 
 
 def python(code, *arguments, timeout=120):
@@ -50,12 +51,13 @@ def in_fork(function):
 
 
 @pytest.mark.filterwarnings("ignore:.*use of fork\\(\\) may lead to deadlocks:DeprecationWarning")
+@pytest.mark.parametrize("recipe", [CROP, FINISHED], ids=["crop", "finished"])
 @pytest.mark.parametrize("moment", ["before", "middle", "after"])
-def test_a_loader_goes_on_in_a_forked_child(noise_set, make_loader, moment):
-    loader = make_loader(noise_set, CROP)
+def test_a_loader_goes_on_in_a_forked_child(noise_set, make_loader, moment, recipe):
+    loader = make_loader(noise_set, recipe)
     expected = [batch.images.sum().item() for batch in loader]
     if moment == "before":
-        loader = make_loader(noise_set, CROP)
+        loader = make_loader(noise_set, recipe)
     loader.set_epoch(0)
     batches = iter(loader)
     if moment == "middle":
@@ -82,6 +84,55 @@ def test_an_iterator_of_the_parent_is_refused_in_a_forked_child(noise_sets, make
 
     assert in_fork(child) == "refused"
     assert len(list(batches)) == 17
+
+
+@pytest.mark.filterwarnings("ignore:.*use of fork\\(\\) may lead to deadlocks:DeprecationWarning")
+@pytest.mark.parametrize("anew", [False, True], ids=["at once", "after a pass of its own"])
+def test_an_iterator_whose_reading_is_done_is_refused_in_a_forked_child(noise_sets, make_loader, anew):
+    """Nothing is left to wait for from the thread, only from the graph."""
+    loader = make_loader(noise_sets["raw"], SHIFT, prefetch=2)
+    batches = iter(loader)
+    for _ in range(3):
+        next(batches)
+    while any(thread.name == "softfeed-reader" for thread in threading.enumerate()):
+        time.sleep(0.01)
+
+    def child():
+        if anew:
+            loader._playing = None  # so that the pass is not ended by the new one
+            assert len(list(loader)) == 4
+        with pytest.raises(RuntimeError, match=r"an iterator must be used in the process that made it, \d+, got \d+"):
+            list(batches)
+        return "refused"
+
+    assert in_fork(child) == "refused"
+    assert len(list(batches)) == 1
+
+
+@pytest.mark.filterwarnings("ignore:.*use of fork\\(\\) may lead to deadlocks:DeprecationWarning")
+def test_an_iterator_that_waits_for_the_reader_is_refused_in_a_forked_child(noise_sets, make_loader, monkeypatch):
+    """Its thread is not there to fill the empty queue."""
+    loader = make_loader(noise_sets["encoded"], CROP, prefetch=1, timeout=None)
+    release, preadv, calls = threading.Event(), os.preadv, []
+
+    def slow(*arguments):
+        calls.append(arguments)
+        if len(calls) > 8:
+            release.wait(60)
+        return preadv(*arguments)
+
+    monkeypatch.setattr(os, "preadv", slow)
+    batches = iter(loader)
+    next(batches)
+
+    def child():
+        with pytest.raises(RuntimeError, match=r"an iterator must be used in the process that made it, \d+, got \d+"):
+            next(batches)
+        return "refused"
+
+    assert in_fork(child) == "refused"
+    release.set()
+    assert len(list(batches)) == 3
 
 
 LEAVING = """
@@ -145,7 +196,7 @@ def test_nothing_is_left_of_loaders_that_are_left_anyhow(noise_set):
         # not of `make_loader`, which keeps them
         training, validation = (
             Loader(noise_set, recipe, 8, 32, device="cpu", num_threads=1, index=True)
-            for recipe in (CROP, presets.evaluation())
+            for recipe in (FINISHED, presets.evaluation())
         )
         for _ in training:
             assert sum(len(batch.index) for batch in validation) == 37

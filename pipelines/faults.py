@@ -57,6 +57,7 @@ class ErrorLog:
         self._budget = int(max_errors) if max_errors >= 1 else math.ceil(max_errors * len(source))
         self._source = source
         self._errors: dict[int, SampleError] = {}
+        self._found = 0  # by this rank, since its start or the state it went on from
         self._failed = np.zeros(len(source), bool)
         self._lock = threading.Lock()
 
@@ -82,17 +83,22 @@ class ErrorLog:
             if index not in self._errors:
                 self._errors[index] = SampleError(index, self._source.describe(index), reason)
                 self._failed[index] = True
+                self._found += 1
                 _log.warning("softfeed skips a sample: %s", error)
-        if len(self._errors) > self._budget:
+        if self._found > self._budget:
             raise ErrorBudgetError(
                 f"max_errors must be at least the number of samples that fail, got {self._budget} and "
-                f"{len(self._errors)} failures; the last: {error}"
+                f"{self._found} failures; the last: {error}"
             ) from error
 
     def load(self, errors: Iterable[Any]) -> None:
-        """Take over what a state recorded; samples that failed are not tried again."""
+        """Take over what a state recorded; samples that failed are not tried again.
+
+        They may be of several ranks, each with a budget of its own, so they count against none.
+        """
         if self.skips:
             with self._lock:
                 self._errors = {int(index): SampleError(int(index), source, reason) for index, source, reason in errors}
                 self._failed[:] = False
                 self._failed[list(self._errors)] = True
+                self._found = 0

@@ -84,29 +84,34 @@ class ImageShapes:
         Raises:
             GraphError: if reading headers failed for another reason.
         """
-        if not len(indices):
-            return {}
         with self._lock:
             try:
-                shapes = self._headers(images)
+                return self._compared(indices, images)
             except RuntimeError as error:
-                self._pipeline = None
                 failures = self.unreadable(indices, images)
                 if not failures:
                     raise unexplained(self._source, indices.tolist(), error) from error
-                good = [row for row in range(len(indices)) if row not in failures]
-                if good:
-                    shapes = self._headers([images[row] for row in good])
-                    self._height[indices[good]], self._width[indices[good]] = shapes[:, 0], shapes[:, 1]
-                return failures
-            height, width = self._height[indices], self._width[indices]
-            other = (height > 0) & ((shapes[:, 0] != height) | (shapes[:, 1] != width))
-            if other.any():
-                rows = np.flatnonzero(other).tolist()
-                found = self.unreadable(indices[rows], [images[row] for row in rows])
-                return {rows[row]: failure for row, failure in found.items()}
-            self._height[indices], self._width[indices] = shapes[:, 0], shapes[:, 1]
-        return {}
+            good = [row for row in range(len(indices)) if row not in failures]
+            try:
+                found = self._compared(indices[good], [images[row] for row in good])
+            except RuntimeError as error:
+                raise unexplained(self._source, indices[good].tolist(), error) from error
+            return failures | {good[row]: failure for row, failure in found.items()}
+
+    def _compared(self, indices: np.ndarray, images: Sequence[np.ndarray]) -> dict[int, UnreadableImageError]:
+        """Keep the shapes that were not known; for each row with another shape than is known, why.
+
+        Raises:
+            RuntimeError: if reading headers failed.
+        """
+        if not len(indices):
+            return {}
+        shapes = self._headers(images)[:, :2]
+        new = self._height[indices] == 0
+        self._height[indices[new]], self._width[indices[new]] = shapes[new].T
+        rows = np.flatnonzero((shapes != np.stack(self.of(indices), axis=1)).any(axis=1)).tolist()
+        found = self.unreadable(indices[rows], [images[row] for row in rows]) if rows else {}
+        return {rows[row]: failure for row, failure in found.items()}
 
     def unreadable(self, indices: np.ndarray, images: Sequence[np.ndarray]) -> dict[int, UnreadableImageError]:
         """For each row whose image does not decode by itself on the CPU, or has another size than is known, why."""
@@ -132,7 +137,11 @@ class ImageShapes:
         if self._pipeline is None:
             settings = {"batch_size": self._batch_size, "num_threads": self._num_threads, "device_id": None}
             self._pipeline = left_alone(_peek(**settings, prefetch_queue_depth=1, set_affinity=False))
-        return _run(self._pipeline, list(images)).as_array()
+        try:
+            return _run(self._pipeline, list(images)).as_array()
+        except RuntimeError:
+            self._pipeline = None  # one that failed is of no further use
+            raise
 
 
 def unexplained(source: Source, indices: list[int], error: RuntimeError) -> GraphError:

@@ -13,6 +13,7 @@ import torch
 from PIL import Image
 from softfeed.pipelines import (
     ErrorBudgetError,
+    GraphError,
     Loader,
     ReadError,
     Recipe,
@@ -200,6 +201,34 @@ def test_the_state_keeps_what_failed(copied, make_loader, caplog):
         list(strict)
 
 
+def test_the_budget_of_a_rank_goes_on_as_its_own(copied, make_loader):
+    """Two ranks find as many bad samples as each may; the state to go on from has those of both."""
+    data = copied("encoded")
+    damage(data, 3, 5, 12, 13, 34)  # rank 0 plays 0 to 3, 8 to 11..., 32 to 35
+
+    def ranks(budgets):
+        options = {"shuffle": False, "last_batch": "fill", "on_error": "skip", "world_size": 2, "prefetch": 1}
+        return [make_loader(data, CROP, 4, rank=rank, max_errors=budgets[rank], **options) for rank in range(2)]
+
+    whole = ranks((2, 3))
+    expected = [rows(loader) for loader in whole]
+    assert [[error.index for error in loader.errors] for loader in whole] == [[3, 34], [5, 12, 13]]
+    first = ranks((2, 3))
+    for loader in first:
+        batches = iter(loader)
+        next(batches)
+        next(batches)
+        batches.close()
+    states = [loader.state_dict() for loader in first]
+    errors = sorted({tuple(error) for state in states for error in state["errors"]})
+    assert [error[0] for error in errors] == [3, 5, 12, 13]
+    resumed = ranks((2, 3))
+    for loader, state, played in zip(resumed, states, expected, strict=True):
+        loader.load_state_dict({**state, "errors": errors})
+        assert_same_rows(rows(loader), played[8:])
+        assert {error.index for error in loader.errors} == {3, 5, 12, 13, *([34] if loader.rank == 0 else [])}
+
+
 def missing(path, loader):
     path.unlink()
 
@@ -313,6 +342,50 @@ def test_an_image_replaced_by_a_smaller_one_is_named(copied, make_loader):
         list(strict)
     (batch,) = loader
     assert batch.index.tolist() == [index for index in range(37) if index != 5]
+
+
+def test_the_shapes_beside_an_image_that_was_replaced_become_known(copied, make_loader):
+    """A batch of images that were read before, one of which has another size now, and of new ones."""
+    data = copied("folder")
+    loader = make_loader(data, CROP, 4, shuffle=False, last_batch="fill", details=True, prefetch=1, **SKIP)
+    clean = make_loader(data, CROP, 8, shuffle=False, last_batch="fill", details=True)
+    expected = next(iter(clean))
+    next(iter(loader))
+    loader.close()
+    shapes = loader._preparer._shapes
+    known = int((shapes._height > 0).sum())
+    assert 4 <= known < 37
+    Image.new("RGB", (20, 30)).save(loader.source(1))
+    indices = np.array([0, 1, known, known + 1])
+    failures = shapes.check(indices, [np.fromfile(loader.source(int(index)), np.uint8) for index in indices])
+    assert list(failures) == [1]
+    assert "it was replaced, has 30x20 pixels and had 32x32" in str(failures[1])
+    assert shapes.of(indices[[0, 2, 3]])[0].tolist() == shapes.of(indices[[0, 2, 3]])[1].tolist() == [32] * 3
+    loader.set_epoch(0)
+    batches = list(loader)
+    assert [error.index for error in loader.errors] == [1], "an innocent image is blamed"
+    for name, array in expected.details.items():
+        np.testing.assert_array_equal(batches[1].details[name], array[4:8])
+
+
+def test_headers_that_fail_without_a_culprit(noise_sets, make_loader, monkeypatch):
+    """The error is the graph's own, and the graph that failed is not used again."""
+    loader = make_loader(noise_sets["folder"], CROP, prefetch=1, **SKIP)
+    made = []
+
+    class Failing:
+        def feed_input(self, *_):
+            raise RuntimeError("no memory left")
+
+    monkeypatch.setattr("softfeed.pipelines.shapes._peek", lambda **_: made.append(Failing()) or made[-1])
+    for _ in range(2):
+        loader.set_epoch(0)
+        with pytest.raises(GraphError, match=r"failed on a batch whose images decode .*no memory left"):
+            list(loader)
+    assert len(made) >= 2
+    damaged = np.array([0, 1]), [np.fromfile(loader.source(0), np.uint8), np.full(9, 7, np.uint8)]
+    with pytest.raises(GraphError, match="no memory left"):
+        loader._preparer._shapes.check(*damaged)
 
 
 @pytest.mark.parametrize("value", [-1, 1.5, float("nan"), float("inf")])

@@ -210,7 +210,7 @@ def mix_batch(images: torch.Tensor, mixing: Mixing) -> torch.Tensor:
         mixing: How they are mixed.
 
     Returns:
-        float32 (N, 3, S, S), another tensor.
+        float32 (N, 3, S, S), another tensor in the same memory format.
     """
     device, size = images.device, images.shape[-1]
     rows = torch.from_numpy(mixing.row).to(device)
@@ -231,5 +231,7 @@ def mix_batch(images: torch.Tensor, mixing: Mixing) -> torch.Tensor:
         sample = torch.where(inside, rows[:, column, None, None], sample)
         from_down = torch.where(inside, down - top + from_top, from_down)
         from_across = torch.where(inside, across - left + from_left, from_across)
+    if images.is_contiguous(memory_format=torch.channels_last):  # which indexing by channel would not keep
+        return images.permute(0, 2, 3, 1)[sample, from_down, from_across].permute(0, 3, 1, 2)
     channel = torch.arange(images.shape[1], device=device)[:, None, None]
     return images[sample[:, None], channel, from_down[:, None], from_across[:, None]]

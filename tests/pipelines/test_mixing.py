@@ -84,8 +84,10 @@ def test_mixing_row_by_row_and_all_at_once_agree(mix, layout):
     images = torch.randn(30, 3, SIZE, SIZE, generator=torch.Generator().manual_seed(0)).contiguous(memory_format=layout)
     mixing = mix.draw(Draws(1, 2, 30, 30), SIZE, 2.5)
     by_row = Finisher(SIZE, torch.device("cpu"), 3).mix(images, mixing)
-    torch.testing.assert_close(by_row, mix_batch(images, mixing), rtol=0, atol=1e-6)
+    at_once = mix_batch(images, mixing)
+    torch.testing.assert_close(by_row, at_once, rtol=0, atol=1e-6)
     assert by_row.is_contiguous(memory_format=layout)
+    assert at_once.is_contiguous(memory_format=layout)
     assert (by_row != images).any()
 
 

@@ -135,6 +135,9 @@ class Trainer:
         """The state as it is; its tensors are the live ones, so save it before training on.
 
         All ranks must call it together.
+
+        Raises:
+            TypeError: within an epoch, if its batches are no `StatefulBatches`.
         """
         model, optimizer = self.model.state_dict(), self.optimizer.state_dict()
         running = self._saved  # restored, and not gone on with yet
@@ -146,6 +149,11 @@ class Trainer:
                 running = {**self.running.state(), "batches": batches}
             elif batches.get("errors"):
                 running = {**RunningEpoch(self.process, self.epoch, 0).state(), "batches": batches}
+        elif self.running is not None:  # without its place, the epoch would be trained again from half-trained weights
+            raise TypeError(
+                "batches must have state_dict and load_state_dict to be saved within an epoch, got "
+                f"{type(self._batches).__name__}; save after epochs only"
+            )
         return Checkpoint(settings, classes, self.epoch, model, optimizer, self.history, running)
 
     def restore(self, checkpoint: Checkpoint) -> None:
@@ -226,7 +234,8 @@ class Trainer:
                 seed_step(seed=plan.seed, epoch=self.epoch, step=running.step, rank=process.rank)
                 lr = self._set_lr(schedule(step))
                 logits = _logits(self._forward, images.to(process.device, non_blocking=True))
-                loss = plan.loss(logits.float(), *(field.to(process.device) for field in labelled[:2]))
+                wanted = labelled[: 1 if labelled[0].is_floating_point() else 2]  # targets, or labels and confidence
+                loss = plan.loss(logits.float(), *(field.to(process.device) for field in wanted))
                 self.optimizer.zero_grad()
                 loss.backward()
                 self.optimizer.step()

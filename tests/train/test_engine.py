@@ -136,6 +136,44 @@ def test_a_run_stopped_anywhere_equals_the_uninterrupted_one_bit_for_bit(problem
         assert [row[name] for row in history] == [row[name] for row in whole.history], name
 
 
+def test_batches_without_a_state_are_not_saved_within_an_epoch(problem):
+    class Stateless:
+        def __len__(self):
+            return 1
+
+        def set_epoch(self, epoch):
+            pass
+
+        def __iter__(self):
+            yield problem
+
+    trainer = Trainer(small_model(), TrainingPlan(epochs=1, lr=0.05))
+    with pytest.raises(TypeError, match=r"batches must have state_dict and load_state_dict .*, got Stateless"):
+        trainer.fit(Stateless(), between=lambda: trainer.checkpoint({}, ("a", "b", "c")))
+    trainer = Trainer(small_model(), TrainingPlan(epochs=1, lr=0.05))
+    trainer.fit(Stateless(), after_epoch=lambda row: trainer.checkpoint({}, ("a", "b", "c")))
+
+
+def test_fields_after_soft_targets_are_no_confidence(problem, memory_loader):
+    images, labels, _ = problem
+    targets = nn.functional.one_hot(labels, 3).float() * 0.8
+
+    def losses(*fields):
+        class Batches:
+            def __len__(self):
+                return 1
+
+            def set_epoch(self, epoch):
+                pass
+
+            def __iter__(self):
+                yield images, targets, *fields
+
+        return Trainer(small_model(), TrainingPlan(epochs=1, lr=0.05)).fit(Batches())[0]["train_loss"]
+
+    assert losses(torch.arange(len(labels))) == losses()
+
+
 def test_dropout_differs_between_epochs_and_repeats_for_a_seed(problem, memory_loader):
     def losses(seed):
         # A rate of 1e-12 leaves the weights where they are, so only dropout tells the epochs apart.

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from . import presets
     from .augmix import AugMix
     from .crops import CenterCrop, PadCrop, RandomResizedCrop, SoftCrop, SoftShift
-    from .faults import ErrorBudgetError
+    from .faults import ErrorBudgetError, SampleError
     from .loader import Loader
     from .masks import Cutout, GridMask, HideAndSeek, RandomErasing
     from .mixing import CopyPaste, CutMix, Mixup, Mosaic
@@ -50,6 +50,7 @@ __all__ = [
     "RandomResizedCrop",
     "ReadError",
     "Recipe",
+    "SampleError",
     "SoftCrop",
     "SoftShift",
     "StepDecay",
@@ -85,6 +86,7 @@ _MODULES = {
     "RandomResizedCrop": "crops",
     "ReadError": "reading",
     "Recipe": "recipe",
+    "SampleError": "faults",
     "SoftCrop": "crops",
     "SoftShift": "crops",
     "StepDecay": "schedules",

@@ -1,6 +1,6 @@
 """The mollify and noise slots: what is done to finished, normalised images, and what that leaves of their labels.
 
-Their numbers are drawn with the others of the batch; `degrading` applies them to the batch that the graph hands over.
+Their numbers are drawn with the others of the batch; `finishing` applies them to the batch that the graph hands over.
 The noise of the pixels comes from a generator that is seeded per sample, so that a sample has the same noise whatever
 batch it is in; on a GPU it is seeded per batch, and the noise repeats with the same batches.
 """

@@ -39,7 +39,7 @@ class Prepared:
     Attributes:
         step: The positions that it plays.
         index: The samples, int64 (N,).
-        images: Their encoded bytes, or their raw pixels, once for each view.
+        images: Their encoded bytes, or their raw pixels.
         plan: The numbers.
         epoch: The epoch.
         fetched: What it was made of.

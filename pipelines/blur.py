@@ -87,7 +87,8 @@ class DctBlur:
             torch.stack([self._matrix(side, level, images.device) for level in levels.tolist()])
             for side in (self._height, self._width)
         )
-        return torch.matmul(torch.matmul(down[:, None], images), across[:, None])
+        with torch.autocast(images.device.type, enabled=False):  # half precision is far from `BOUND`
+            return torch.matmul(torch.matmul(down[:, None], images), across[:, None])
 
     def _matrix(self, side: int, level: int, device: torch.device) -> torch.Tensor:
         """The symmetric matrix that blurs along an axis, float32 (side, side)."""

@@ -56,9 +56,13 @@ def run(args: argparse.Namespace) -> int:
     check_budget(args.seconds, args.rounds)
     recipe, image_size = presets.by_name(data_options.recipe_name(args)), data_options.image_size(args)
 
+    targets: dict[str, Any] = {"targets": "soft"} if recipe.needs_targets else {}
+
     def make(batch_size: int = args.batch_size, **settings: Any) -> Loader:
         # filled up, so that a data set of less than a batch can be played, too
-        return Loader(args.data, recipe, batch_size, image_size, device=args.device, last_batch="fill", **settings)
+        return Loader(
+            args.data, recipe, batch_size, image_size, device=args.device, last_batch="fill", **targets, **settings
+        )
 
     with make() as loader:
         device, start = loader.device, loader.speed_settings

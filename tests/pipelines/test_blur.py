@@ -58,6 +58,12 @@ def test_bound_holds_over_the_whole_schedule(way, height, width):
     check(way, images_of(height, width, len(levels)), levels)
 
 
+def test_bound_holds_under_autocast():
+    levels = np.array([10, 100, 250])
+    with torch.autocast("cpu", torch.bfloat16):
+        check(by_products("cpu"), images_of(32, 32, 3), levels)
+
+
 @pytest.mark.parametrize("way", WAYS)
 def test_photographs(way, photo_folder):
     from softfeed.pipelines import Loader, Recipe, SoftCrop

@@ -25,7 +25,6 @@ import torch
 
 _SECONDS = 180  # for the child, most of which is the import of torch and DALI
 _WHOLE_IMAGES_DECODED = "whole images decoded"
-_PACKAGES = ("nvidia-dali", "nvidia-nvimgcodec", "nvidia-nvjpeg")  # whose versions the verdict depends on
 _WRONG_PIXELS = 3  # exit status
 _TOLERANCE = 8.0  # mean difference of an image, out of 255, that engines of one GPU do not reach
 

@@ -65,7 +65,13 @@ def add_fault_options(parser: argparse.ArgumentParser) -> None:
 
 
 def fault_settings(args: argparse.Namespace) -> dict[str, Any]:
-    """What `add_fault_options` was given, as arguments of the loader."""
+    """What `add_fault_options` was given, as arguments of the loader.
+
+    Raises:
+        ValueError: if the time is out of range.
+    """
+    if not 0 <= args.read_timeout < float("inf"):
+        raise ValueError(f"read-timeout must be finite and not negative, got {args.read_timeout}")
     return {"on_error": args.on_error, "max_errors": args.max_errors, "timeout": args.read_timeout or None}
 
 

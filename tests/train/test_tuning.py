@@ -1,7 +1,6 @@
 """Which setting wins, with a clock and loaders made for the test, and the command on real ones."""
 
 import json
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -47,7 +46,7 @@ class FakeLoader:
                 self.ready -= 1
             else:
                 self.clock.now += self.cost * float(self.rng.lognormal(0, self.noise))
-            yield SimpleNamespace(labels=np.zeros(10))
+            yield (np.zeros((10, 3, 1, 1)),)
 
 
 @pytest.fixture
@@ -167,6 +166,11 @@ def test_what_json_says_goes_into_a_loader_and_a_training_run(command, photos, t
     assert main([*training, *small, *result["options"].split()]) == 0
 
 
+def test_a_recipe_that_needs_soft_targets(command):
+    result = json.loads(command("--recipe", "soft-imagenet-mixup", "--json"))
+    assert sorted(result["settings"]) == ["num_threads", "prefetch"]
+
+
 def test_a_gpu_has_more_to_choose_from():
     start = {"num_threads": 8, "prefetch": 2, "hw_decoder_load": 0.65, "roi_decode": True}
     assert list(tune_command._choices(start)) == ["num_threads", "hw_decoder_load", "roi_decode", "prefetch"]
@@ -206,6 +210,12 @@ def test_options_of_a_gpu_are_those_of_the_training_command():
         "roi_decode": None,
     }
     assert data_options.as_options({"num_threads": 5, "roi_decode": True}) == "--threads 5 --roi-decode"
+
+
+def test_a_wrong_time_to_read_is_named_as_the_option(photos, tmp_path, capsys):
+    training = ["train", str(photos), "--model", "small-cnn", "--epochs", "1", "--output", str(tmp_path / "run")]
+    assert main([*training, "--device", "cpu", "--read-timeout", "-1"]) == 2
+    assert "read-timeout must be finite and not negative, got -1.0" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -32,11 +32,11 @@ from PIL import Image
 
 from ..pipelines.shards import manifest
 from ..pipelines.shards.convert import convert
-from ..pipelines.shards.folder import scan_image_folder
 from ..pipelines.shards.layout import ShardOptions
 from ..pipelines.shards.manifest import SAMPLE_DTYPE, Manifest, Shard
 from ..pipelines.shards.shard_set import load
-from ..pipelines.shards.spool import Extents, FileStamp
+from ..pipelines.shards.sources.folder import scan_image_folder
+from ..pipelines.shards.sources.spool import Extents, FileStamp
 from .errors import in_one_line
 from .machine import machine
 from .measurement import Batches, Progress, Rate, Ratio, Whole, cpu_ratio, measure, ratio

@@ -13,8 +13,8 @@ from typing import Any
 from PIL import Image
 
 from ..pipelines.shards.convert import convert
-from ..pipelines.shards.folder import scan_image_folder
 from ..pipelines.shards.layout import ShardOptions
+from ..pipelines.shards.sources.folder import scan_image_folder
 from ..pipelines.sources import open_source
 from .measurement import Rate, Ratio, ratio
 from .peers.job import Job

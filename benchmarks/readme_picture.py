@@ -24,7 +24,7 @@ from PIL import Image
 
 from .. import softops
 from ..pipelines import Loader, presets
-from ..pipelines.shards.folder import scan_image_folder
+from ..pipelines.shards.sources.folder import scan_image_folder
 from ..train import pixels
 from .errors import in_one_line
 

@@ -7,7 +7,7 @@ import os
 import zlib
 
 from .shards import shard_set
-from .shards.folder import scan_image_folder
+from .shards.sources.folder import scan_image_folder
 from .sources import Source
 
 

@@ -8,7 +8,7 @@ from collections import OrderedDict
 
 import numpy as np
 
-from .shards import recordio
+from .shards.containers import recordio
 from .sources import Source
 
 # Raw sets of up to this many bytes are read into memory once: a batch of CIFAR is then one copy instead of a system

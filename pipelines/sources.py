@@ -9,8 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
-from .shards.folder import scan_image_folder
 from .shards.shard_set import ShardSet, is_shard_set, load
+from .shards.sources.folder import scan_image_folder
 
 WHOLE_FILE = -1
 

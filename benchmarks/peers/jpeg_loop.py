@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from ...pipelines.shards.folder import scan_image_folder
+from ...pipelines.shards.sources.folder import scan_image_folder
 from .job import Epoch, Job
 
 PACKAGES = ("simplejpeg",)

@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from ...pipelines.shards.folder import scan_image_folder
+from ...pipelines.shards.sources.folder import scan_image_folder
 from .job import AREA, ASPECT, MEAN, STD, Epoch, Job
 
 PACKAGES = ("spdl", "spdl-io")

@@ -9,15 +9,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from . import manifest, recordio
-from .container import name_bytes
+from . import manifest
+from .containers import recordio
+from .containers.container import name_bytes
+from .containers.formats import CONTAINERS
 from .destination import BAD_FILE, ODD_FILE
-from .formats import CONTAINERS
 from .job import ShardRecord
 from .layout import ShardOptions, rewrites, samples_per_shard
 from .manifest import INDEX_FILE, NAMES_FILE, Manifest, SetFile
-from .sources import Source
-from .subset import Subset
+from .sources.opening import Source
+from .sources.subset import Subset
 
 
 def assemble(source: Source, options: ShardOptions, dest: Path, records: Sequence[ShardRecord]) -> Manifest:

@@ -6,8 +6,8 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .formats import CONTAINERS
-from .sources import SOURCE_FORMATS, SourceOptions, open_source
+from .containers.formats import CONTAINERS
+from .sources.opening import SOURCE_FORMATS, SourceOptions, open_source
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from .convert import Conversion
     from .layout import ShardOptions
     from .progress import ConversionProgress
-    from .sources import Source
+    from .sources.opening import Source
 
 _EXAMPLES = """examples:
   softfeed convert imagenet/train shards/train

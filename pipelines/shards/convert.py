@@ -16,7 +16,7 @@ from .layout import ShardOptions, fitting, plan, shard_jobs
 from .manifest import Manifest
 from .oddities import OddImage
 from .progress import Progress
-from .sources import Source, open_source
+from .sources.opening import Source, open_source
 from .workers import default_workers, ordered_results, worker_processes
 
 _NAMED = 3  # bad images that an error message names

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from . import atomic
-from .formats import CONTAINERS
+from .containers.formats import CONTAINERS
 from .manifest import MANIFEST_FILE, PARTIAL_FOLDER
 
 BAD_FILE = "bad.json"

@@ -14,10 +14,10 @@ from numpy.typing import NDArray
 
 from . import atomic
 from .atomic import FileSummary
-from .container import ShardFile, ShardWriter, StoredSample
+from .containers.container import ShardFile, ShardWriter, StoredSample
+from .containers.formats import CONTAINERS
 from .decoding import Decoded, Undecodable, kept_reader
 from .encoding import Encoding, StoredImage, decoded_by_pillow
-from .formats import CONTAINERS
 from .manifest import PARTIAL_FOLDER, SAMPLE_DTYPE, Shard
 from .oddities import OddImage, oddities
 

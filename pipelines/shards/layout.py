@@ -14,13 +14,13 @@ import numpy as np
 import nvidia.dali
 import PIL
 
+from .containers.formats import CONTAINERS
 from .decoding import Decoded, Decoder
 from .encoding import SUBSAMPLINGS, Encoding
-from .formats import CONTAINERS
 from .job import Item, ShardJob, read_image
 from .manifest import FORMAT_VERSION
-from .sources import ARRAY_FORMATS, Source
-from .spool import Extents
+from .sources.opening import ARRAY_FORMATS, Source
+from .sources.spool import Extents
 
 _SURROGATE = re.compile("[\ud800-\udfff]")
 

@@ -22,8 +22,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from . import atomic
-from .container import Container
-from .formats import CONTAINERS
+from .containers.container import Container
+from .containers.formats import CONTAINERS
 
 MANIFEST_FILE = "dataset.json"
 SAMPLES_FILE = "samples.npy"

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .container import name_text
+from .containers.container import name_text
 from .manifest import MANIFEST_FILE, PARTIAL_FOLDER, SAMPLE_DTYPE, Manifest, from_json, samples_header
 
 

@@ -14,8 +14,8 @@ from .convert import Conversion, convert
 from .destination import locked, require_apart, require_free
 from .layout import ShardOptions, fitting, plan
 from .manifest import MANIFEST_FILE
-from .sources import Source, open_source
-from .subset import Subset
+from .sources.opening import Source, open_source
+from .sources.subset import Subset
 
 PARTS = ("train", "val")
 _PLAN_FILE = ".split.json"  # beside the two sets while they are made

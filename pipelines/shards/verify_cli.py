@@ -6,7 +6,7 @@ import sys
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from .verify import Report
+    from .verification.verify import Report
 
 _EXAMPLES = """examples:
   softfeed verify shards/train
@@ -54,8 +54,8 @@ def run(args: argparse.Namespace) -> int:
     """
     # Here, so that `softfeed verify --help` does not wait for DALI.
     from .progress import ConversionProgress
-    from .repair import repair
-    from .verify import verify
+    from .verification.repair import repair
+    from .verification.verify import verify
 
     progress = ConversionProgress()
     check = repair if args.repair else verify

@@ -21,8 +21,8 @@ from softfeed.pipelines import (
     SoftCrop,
     SoftShift,
 )
+from softfeed.pipelines.shards.containers.formats import CONTAINERS
 from softfeed.pipelines.shards.convert import ShardOptions, convert
-from softfeed.pipelines.shards.formats import CONTAINERS
 
 # Every slot of a recipe in use, with a schedule that moves within an epoch; tests that must hold for all operations
 # take their recipe from here.

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from softfeed.pipelines.shards.container import Columns, Entry, FileReader
-from softfeed.pipelines.shards.formats import CONTAINERS
+from softfeed.pipelines.shards.containers.container import Columns, Entry, FileReader
+from softfeed.pipelines.shards.containers.formats import CONTAINERS
 from softfeed.pipelines.shards.manifest import SAMPLE_DTYPE, samples_bytes, samples_header
 
 DATA = (".tar", ".tfrecord", ".rec")

@@ -6,7 +6,7 @@ from softfeed.pipelines.shards.convert import convert
 from softfeed.pipelines.shards.destination import claimed
 from softfeed.pipelines.shards.layout import ShardOptions
 from softfeed.pipelines.shards.shard_set import load
-from softfeed.pipelines.shards.survey import shard_files
+from softfeed.pipelines.shards.verification.survey import shard_files
 
 
 def test_a_finished_set_is_replaced_only_on_request(tmp_path, image_folder, content):

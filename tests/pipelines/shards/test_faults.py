@@ -7,9 +7,9 @@ import sys
 
 import pytest
 from softfeed.pipelines.shards import atomic
-from softfeed.pipelines.shards.container import ShardFile
+from softfeed.pipelines.shards.containers.container import ShardFile
+from softfeed.pipelines.shards.containers.formats import CONTAINERS
 from softfeed.pipelines.shards.convert import convert
-from softfeed.pipelines.shards.formats import CONTAINERS
 from softfeed.pipelines.shards.layout import ShardOptions
 from softfeed.pipelines.shards.shard_set import load
 

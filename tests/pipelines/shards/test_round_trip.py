@@ -17,8 +17,8 @@ from PIL import Image, ImageOps
 from softfeed.pipelines.shards.convert import convert
 from softfeed.pipelines.shards.layout import ShardOptions
 from softfeed.pipelines.shards.shard_set import load
-from softfeed.pipelines.shards.sources import SourceOptions, open_source
-from softfeed.pipelines.shards.verify import verify
+from softfeed.pipelines.shards.sources.opening import SourceOptions, open_source
+from softfeed.pipelines.shards.verification.verify import verify
 
 CHAIN = ("webdataset", "tfrecord", "recordio", "webdataset", "recordio", "tfrecord", "webdataset")
 

@@ -5,9 +5,9 @@ import tarfile
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from softfeed.pipelines.shards.archive import is_tar
 from softfeed.pipelines.shards.convert import convert
-from softfeed.pipelines.shards.sources import SourceOptions, open_source
+from softfeed.pipelines.shards.sources.archive import is_tar
+from softfeed.pipelines.shards.sources.opening import SourceOptions, open_source
 
 _TYPES = {
     "link": tarfile.SYMTYPE,

@@ -9,11 +9,11 @@ import struct
 import tarfile
 
 import pytest
+from softfeed.pipelines.shards.containers.formats import CONTAINERS
+from softfeed.pipelines.shards.containers.tfrecord import masked_crc
 from softfeed.pipelines.shards.convert import convert
-from softfeed.pipelines.shards.formats import CONTAINERS
 from softfeed.pipelines.shards.layout import ShardOptions
-from softfeed.pipelines.shards.tfrecord import masked_crc
-from softfeed.pipelines.shards.verify import verify
+from softfeed.pipelines.shards.verification.verify import verify
 
 
 @pytest.fixture

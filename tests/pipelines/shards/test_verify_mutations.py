@@ -5,12 +5,12 @@ from contextlib import suppress
 
 import numpy as np
 import pytest
+from softfeed.pipelines.shards.containers.formats import CONTAINERS
 from softfeed.pipelines.shards.convert import convert
-from softfeed.pipelines.shards.formats import CONTAINERS
 from softfeed.pipelines.shards.layout import ShardOptions
-from softfeed.pipelines.shards.repair import repair
 from softfeed.pipelines.shards.shard_set import load
-from softfeed.pipelines.shards.verify import verify
+from softfeed.pipelines.shards.verification.repair import repair
+from softfeed.pipelines.shards.verification.verify import verify
 
 MAGIC = b"\x0a\x23\xd7\xce"
 HANGS = 30  # seconds; a set takes about ten milliseconds

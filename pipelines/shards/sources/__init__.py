@@ -1,0 +1,1 @@
+"""What can be converted: folders, archives, Parquet, arrays and existing sets, each as extents of files."""

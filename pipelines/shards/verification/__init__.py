@@ -1,0 +1,1 @@
+"""Finding what is wrong with a shard set, and rebuilding what whole shards prove."""

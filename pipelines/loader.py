@@ -88,7 +88,8 @@ class Loader:
             shard, offset and original name. "skip" records it in `errors`, and goes on in step with the other ranks:
             its place in the batch is taken by the next good sample, which is then played twice; with
             `last_batch="keep"` the batch is shorter instead. A batch without a good sample is filled with the next one
-            of the epoch. Samples that failed are not tried again.
+            of the epoch, which in evaluation has confidence 0 there, so as not to count twice. Samples that failed are
+            not tried again.
         max_errors: How many samples may be found on this rank that have to be skipped: a whole number, or a share of
             the data set below 1. Those that a state tells of, which may be of other ranks, do not count.
         timeout: Seconds to wait for a batch to be read, > 0, before a TimeoutError says where reading hangs; None
@@ -350,7 +351,10 @@ class Loader:
 
     def _finish(self, prepared: Prepared, images: torch.Tensor) -> Any:
         """From the graph's output to what is handed over."""
-        return self._batches.build(images, prepared.plan, prepared.index)
+        batch = self._batches.build(images, prepared.plan, prepared.index)
+        if prepared.stand_in and not self.recipe.training:
+            (batch.confidence if self._targets == "confidence" else batch.targets).zero_()
+        return batch
 
     def _new_runner(self, example: dict[str, np.ndarray]) -> GraphRunner:
         return GraphRunner(self._build_graph(example), self.device, self._options.prefetch)

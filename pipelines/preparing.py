@@ -43,6 +43,7 @@ class Prepared:
         plan: The numbers.
         epoch: The epoch.
         fetched: What it was made of.
+        stand_in: Whether the batch has no good sample of its own, and would be left out if there could be none.
     """
 
     step: Step
@@ -51,6 +52,7 @@ class Prepared:
     plan: Plan
     epoch: Epoch
     fetched: Fetched
+    stand_in: bool = False
 
 
 class Preparer:
@@ -191,7 +193,7 @@ class Preparer:
         time = epoch.number + step.begin / len(epoch.order)
         raw = self._source.raw_shape is not None
         numbers = plan(self._recipe, draws, shape, size=self._size, epoch=time, raw=raw)
-        return Prepared(step, index, images, numbers, epoch, fetched)
+        return Prepared(step, index, images, numbers, epoch, fetched, stand_in=self._leave_out and not good.any())
 
     def _stand_in(self, epoch: Epoch, step: Step) -> Fetched:
         """The first sample after a step's, in the epoch's order, that can be read and decoded."""

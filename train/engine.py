@@ -278,7 +278,8 @@ def evaluate(
     Args:
         model: network from images [N, 3, S, S] to logits [N, K], on the device of `process`; left in the mode it
             came in. Not wrapped in DDP, whose ranks would wait for each other batch by batch.
-        batches: batches that begin with images and labels, each sample once over all ranks.
+        batches: batches that begin with images and labels, each sample once over all ranks. Where confidences follow,
+            a sample without any does not count.
         num_classes: logits to score, from the first on; None for all. An extra class of mollification is left out so.
         num_bins: confidence bins of the calibration error (SA Eq. 8: 10).
         process: this process; by default the current one, on the model's device.
@@ -290,8 +291,10 @@ def evaluate(
     sums = ScoreSums(num_bins=num_bins, device=process.device)
     training = model.training
     model.eval()
-    for images, labels, *_ in batches:
+    for images, labels, *others in batches:
         logits = _logits(model, images.to(process.device, non_blocking=True))
-        sums.update(logits[:, :num_classes], labels.to(process.device))
+        confidence = others[0].to(process.device) if others and others[0].is_floating_point() else None
+        counts = None if confidence is None else confidence > 0  # a stand-in has none
+        sums.update(logits[:, :num_classes], labels.to(process.device), counts)
     model.train(training)
     return sums.scores(process)

@@ -74,18 +74,23 @@ class ScoreSums:
         # Row 0: top-1, top-5, NLL. Rows 1 to M: count, confidence, correct of each bin.
         self._sums = torch.zeros(num_bins + 1, 3, dtype=torch.float64, device=device)
 
-    def update(self, logits: torch.Tensor, labels: torch.Tensor) -> None:
-        """Add one batch: logits [N, K] (any floating type), labels [N] int64 in [0, K)."""
+    def update(self, logits: torch.Tensor, labels: torch.Tensor, counts: torch.Tensor | None = None) -> None:
+        """Add one batch: logits [N, K] (any floating type), labels [N] int64 in [0, K).
+
+        `counts`, bool [N], tells which samples count; None for all.
+        """
+        weight = torch.ones_like(labels) if counts is None else counts
+        weight = weight.double()[:, None]
         logits = logits.float()
         top = logits.topk(min(5, logits.shape[1]), dim=1).indices == labels[:, None]
         nll = F.cross_entropy(logits, labels, reduction="none")
-        overall = torch.stack([top[:, 0], top.any(dim=1), nll]).double().sum(dim=1)
+        overall = (torch.stack([top[:, 0], top.any(dim=1), nll]).double() * weight.T).sum(dim=1)
         confidence = logits.softmax(dim=1).amax(dim=1).double()
         index = torch.bucketize(confidence, self._edges[1:-1])  # (lower, upper]; 1 joins the last bin
         # A product with the one-hot bins, and not index_add: sums on a GPU then repeat bit for bit.
         member = F.one_hot(index, self.num_bins).double()
         columns = torch.stack([torch.ones_like(confidence), confidence, top[:, 0].double()], dim=1)
-        self._sums += torch.cat([overall[None], member.T @ columns])
+        self._sums += torch.cat([overall[None], member.T @ (columns * weight)])
 
     def scores(self, process: Process | None = None) -> Scores:
         """The scores over all ranks, by one all-reduce.

@@ -6,12 +6,15 @@ import sys
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
-from softfeed.pipelines import Loader, Recipe, SoftCrop
+from softfeed.pipelines import Loader, Recipe, SoftCrop, presets
 from softfeed.train import checkpoint
 from softfeed.train.cli import main
 from softfeed.train.distributed import Process
+from softfeed.train.engine import evaluate
 from softfeed.train.skipped import report
+from torch import nn
 
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
 TORCHRUN += ["-m", "softfeed.train.cli"]
@@ -65,6 +68,21 @@ def test_two_ranks_stay_in_step_and_report_every_image(data, tmp_path, capsys):
     assert "softfeed: error: cannot " in capsys.readouterr().err
     assert main([*evaluation, "--on-error", "skip", "--max-errors", "3"]) == 2
     assert "max_errors must be at least the number of samples that fail, got 3 and 4" in capsys.readouterr().err
+
+
+def test_evaluation_counts_every_sample_once_in_batches_of_one(data):
+    root, bad = data
+
+    def scores(*, size):
+        torch.manual_seed(0)
+        model = nn.Sequential(nn.Flatten(), nn.Linear(3 * 32 * 32, 3))
+        options = {"device": "cpu", "num_threads": 1, "on_error": "skip", "max_errors": 4}
+        with Loader(root, presets.evaluation(), size, 32, **options) as loader:
+            return evaluate(model, loader)
+
+    one, all_at_once = scores(size=1), scores(size=66)
+    assert one.num_samples == all_at_once.num_samples == 66 - len(bad)
+    assert one.summary() == pytest.approx(all_at_once.summary(), rel=1e-5)
 
 
 def test_a_long_report_is_cut(data):

@@ -38,8 +38,9 @@ class Loader:
     """Iterates over a data set in softly augmented batches.
 
     One `iter` is one epoch. Order and draws depend on `seed` and the epoch's number alone, not on the number of ranks
-    or threads. Two things go by the batch: a schedule that moves within an epoch moves once per step of all ranks, and
-    on a GPU the pixels of noise are drawn for a batch together.
+    or threads. Three things go by the batch: a schedule that moves within an epoch moves once per step of all ranks, a
+    recipe that mixes samples finds partners within the batch of a rank, and on a GPU the pixels of noise are drawn for
+    a batch together.
 
     Each `iter` plays the epoch after the last one, or the one that `set_epoch` names, from its beginning, also after a
     `break`; after `load_state_dict`, the rest of the epoch that was left. Iterating yields named tuples `Batch` with

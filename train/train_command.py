@@ -48,7 +48,8 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
         action="store_true",
         help="go on from last.pt in the output folder, if it is there, with the same data and settings, also in the "
         "middle of an epoch, exactly as if there had been no stop; the number of processes may differ where "
-        "--batch-size keeps the images of all processes together the same",
+        "--batch-size keeps the images of all processes together the same; with a recipe that mixes images, another "
+        "number changes their partners",
     )
     parser.add_argument(
         "--save-every-minutes",

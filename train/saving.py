@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import os
 import signal
-import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -110,7 +110,8 @@ class Saver:
         if self._asked_at is None:
             self._asked_at = now
             if self._trainer.process.is_main:
-                print("ending after this step; once more to end at once", file=sys.stderr, flush=True)
+                # not print, which fails where the signal came in the middle of another
+                os.write(2, b"ending after this step; once more to end at once\n")
         elif now - self._asked_at > _REPEAT_S:
             raise KeyboardInterrupt
 

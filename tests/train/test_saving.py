@@ -69,7 +69,7 @@ def test_every_so_many_minutes(training, monkeypatch):
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_saves_and_ends(training, tmp_path, number, capsys):
+def test_a_signal_saves_and_ends(training, tmp_path, number, capfd):
     train, saved = training
     before = signal.getsignal(number)
 
@@ -81,7 +81,7 @@ def test_a_signal_saves_and_ends(training, tmp_path, number, capsys):
     with pytest.raises(Stopped, match=f"interrupted; the run is saved in {tmp_path / 'run'}, go on with --resume"):
         train(at_step=at_step)
     assert saved == [(1, None), (1, 2)]
-    assert capsys.readouterr().err == "ending after this step; once more to end at once\n"
+    assert capfd.readouterr().err == "ending after this step; once more to end at once\n"
     assert signal.getsignal(number) is before
 
 

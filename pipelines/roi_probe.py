@@ -173,7 +173,7 @@ def _decoded(images: list[np.ndarray], inputs: dict[str, np.ndarray], device_id:
     return [np.asarray(part) for part in parts]
 
 
-def main(device: str, *, rounds: int = 8, batch_size: int = 64) -> int:
+def main(device: str = "cuda", *, rounds: int = 8, batch_size: int = 64) -> int:
     """Decode parts of images and compare them with parts of whole images; the exit status."""
     chosen = torch.device(device)
     device_id = None if chosen.type == "cpu" else chosen.index or 0

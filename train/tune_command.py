@@ -141,6 +141,7 @@ def _advice(args: argparse.Namespace, trials: list[Trial], by_size: Trial) -> st
     settings = _settings(trials)
     changed = {trial.name: trial.chosen for trial in trials if trial.chosen != trial.values[0]}
     head = "use these settings:" if changed else "the differences are noise; the defaults are as good as any:"
+    played = f"--recipe {data_options.recipe_name(args)} --image-size {data_options.image_size(args)}"
     keywords = ", ".join(f"{name}={value!r}" for name, value in settings.items())
     return "\n".join(
         [
@@ -148,7 +149,7 @@ def _advice(args: argparse.Namespace, trials: list[Trial], by_size: Trial) -> st
             "",
             head,
             # the training command has a rule of its own for threads, which only a clear gain should overrule
-            f"  softfeed train {' '.join([args.data, *data_options.as_options(changed).split(), '...'])}",
+            f"  softfeed train {' '.join([args.data, played, *data_options.as_options(changed).split(), '...'])}",
             f"  Loader({args.data!r}, recipe, {args.batch_size}, {keywords})",
         ]
     )

@@ -56,7 +56,7 @@ def test_two_ranks_stay_in_step_and_report_every_image(data, tmp_path, capsys):
     assert state.running is not None
     assert state.running["step"] == 0
     assert all(source in bad for _, source, _ in state.running["batches"]["errors"])
-    # one process goes on and evaluates without them, and without trying them again
+    # one process takes the finished run as it is, and evaluates without them
     assert main([*arguments[:-6], "--batch-size", "16", *arguments[-6:], "--resume"]) == 0
     capsys.readouterr()
     scores = tmp_path / "scores.json"

@@ -190,7 +190,7 @@ def test_what_people_read_names_the_settings_to_use(command, photos):
     out = command()
     assert "images/s: median (lowest to highest of 5 rounds)" in out
     assert out.count("keeps ") + out.count("takes ") == 2
-    assert f"softfeed train {photos} " in out
+    assert f"softfeed train {photos} --recipe soft-imagenet --image-size " in out
     assert f"Loader('{photos}', recipe, 4, num_threads=" in out
 
 

@@ -13,12 +13,14 @@ from softfeed.pipelines import presets
 
 TAKING = """
 import json
+import time
 import numpy as np
 from softfeed.benchmarks.memory import PeakMemory, host_bytes
 before = host_bytes()
 with PeakMemory() as peak:
     taken = np.ones(300_000_000, np.uint8)
     during = host_bytes()
+    time.sleep(2)  # several looks long
     del taken
 after = host_bytes()
 print(json.dumps([before, during, after, peak.host, PeakMemory().host]))

@@ -29,8 +29,8 @@ def window(width: int, height: int) -> str:
 
 def hard(job: Job) -> Epoch:
     """RandomResizedCrop."""
-    import spdl.io
-    from spdl.pipeline import PipelineBuilder
+    import spdl.io  # pyright: ignore[reportMissingImports] - of the extra `peers`
+    from spdl.pipeline import PipelineBuilder  # pyright: ignore[reportMissingImports] - of the extra `peers`
 
     paths, labels, _ = scan_image_folder(job.folder)
     spdl.io.demux_image(paths[0])  # a machine without FFmpeg's libraries should be known now

@@ -26,6 +26,7 @@ from ..pipelines.blur import DctBlur
 from ..pipelines.draws import Draws
 from ..pipelines.finishing import Finisher, normal_pixels
 from ..pipelines.mollify import ROLES, Mollification, Mollify, strengths
+from ..pipelines.threads import RowThreads
 from ..softops import blur_sigma
 from .errors import in_one_line
 from .machine import machine
@@ -96,7 +97,7 @@ def _blur_by_products(size: int, levels: np.ndarray, options: Options) -> Batche
 def _blur_by_transform(size: int, levels: np.ndarray, options: Options) -> Batches:
     images = torch.randn(len(levels), 3, size, size)
     numbers = Mollification(np.full(len(levels), ROLES.index("blur"), np.int8), levels, np.zeros(len(levels), np.int64))
-    finisher = Finisher(size, torch.device("cpu"), options.threads)
+    finisher = Finisher(size, torch.device("cpu"), RowThreads(options.threads))
 
     def epoch() -> Iterable[int]:
         finisher.mollify(images, numbers)

@@ -16,17 +16,17 @@ import torch
 
 from ..pipelines import Loader, Recipe
 from ..pipelines.ahead import Failure, WorkAhead
-from ..pipelines.graph import stages
+from ..pipelines.graph import in_graph, stages
 from ..pipelines.playing import Player
 from ..pipelines.preparing import Prepared
 from ..pipelines.reading import SampleReader
-from ..pipelines.runner import GraphRunner
+from ..pipelines.runner import GraphRunner, Runner
 from ..pipelines.sources import Source, open_source
 from .measurement import Batches, Contender, Here, Rate
 
 HAND_OVER = "hand-over"
-AFTER_GRAPH = ("mix", "noise", "mollify")  # slots of a recipe that work on finished batches, in their order
-_NAMES = {"mix": "mix", "noise": "noise", "mollify": "mollification"}
+# slots of a recipe that may work on finished batches, in their order
+_LATE = {"occlude": "occlusion", "mix": "mix", "noise": "noise", "mollify": "mollification"}
 _DEPTH = 2
 
 
@@ -76,7 +76,7 @@ def of_loader(loader: Loader) -> Batches:
 def ladder(played: Played) -> dict[str, Contender]:
     """The rungs, by the name of the step that each one adds."""
     source = open_source(played.data)
-    before, after = _split(played.recipe)
+    before, after = _split(played)
     names = stages(before, raw=source.raw_shape is not None)
     rungs: dict[str, Batches] = {
         "read": _reading(played, source),
@@ -86,13 +86,13 @@ def ladder(played: Played) -> dict[str, Contender]:
     }
     for slot in after:
         before = replace(before, **{slot: getattr(played.recipe, slot)})
-        rungs[_NAMES[slot]] = of_loader(played.loader(before))
+        rungs[_LATE[slot]] = of_loader(played.loader(before))
     return {name: Here(batches) for name, batches in rungs.items()}
 
 
 def rung(played: Played, name: str) -> Batches:
     """The graph up to the stage `name` of the recipe, without the hand-over."""
-    return _up_to(played, _split(played.recipe)[0], name)
+    return _up_to(played, _split(played)[0], name)
 
 
 def _up_to(played: Played, recipe: Recipe, stage: str) -> Batches:
@@ -105,10 +105,10 @@ def _counts(loader: Loader) -> Batches:
     return lambda: iter(loader)
 
 
-def _split(recipe: Recipe) -> tuple[Recipe, list[str]]:
-    """A recipe without the slots that come after the graph, and those of them that it fills."""
-    filled = [slot for slot in AFTER_GRAPH if getattr(recipe, slot) is not None]
-    return replace(recipe, **dict.fromkeys(filled)), filled
+def _split(played: Played) -> tuple[Recipe, list[str]]:
+    """A recipe's part that the graph does, and the slots that it fills beside those, which come after it."""
+    graphs = in_graph(played.recipe, torch.device(played.device))
+    return graphs, [slot for slot in _LATE if getattr(graphs, slot) != getattr(played.recipe, slot)]
 
 
 def _reading(played: Played, source: Source) -> Batches:
@@ -147,32 +147,20 @@ class _UpTo(Loader):
 
     stage = ""
 
-    def _new_runner(self, example: dict[str, np.ndarray]) -> GraphRunner:
-        return _NothingToTorch(self._build_graph(example, self.stage), self.device, self._options.prefetch)
+    def _new_runner(self, example: dict[str, np.ndarray], **options: Any) -> Runner:
+        return super()._new_runner(example, until=self.stage, kind=_NothingToTorch, **options)
 
     def _finish(self, prepared: Prepared, images: Any) -> int:
         return len(images)
 
 
 class _NothingToTorch(GraphRunner):
-    """Runs a graph that may want fewer inputs, and leaves its output as it is: maybe images of several sizes."""
-
-    def submit(self, images: Any, inputs: dict[str, np.ndarray]) -> None:
-        super().submit(images, {name: array for name, array in inputs.items() if _is_fed(self._graph, name)})
+    """Runs a graph and leaves its output as it is: maybe images of several sizes."""
 
     def _next(self) -> Any:
         self.pending -= 1
         stream = {} if self._device.type == "cpu" else {"cuda_stream": torch.cuda.current_stream(self._device)}
         return range(sum(map(len, self._graph.outputs(**stream))))
-
-
-def _is_fed(graph: Any, name: str) -> bool:
-    """Whether an input is left in a graph: those that only later stages use are not."""
-    try:
-        graph.input_feed_count(name)
-    except (KeyError, RuntimeError):
-        return False
-    return True
 
 
 def _ahead(produce: Any, items: Iterable[Any]) -> Iterator[Any]:

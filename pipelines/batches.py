@@ -12,15 +12,12 @@ import torch
 from .. import softops
 from ..softops import Window
 from .finishing import Finisher
+from .graph import in_graph
 from .output import Output
 from .plan import Plan
 from .recipe import Recipe
 from .sources import Source
-
-
-def finished_by_graph(recipe: Recipe) -> bool:
-    """Whether nothing touches a recipe's images after the graph."""
-    return recipe.mix is None and recipe.noise is None and recipe.mollify is None
+from .threads import RowThreads
 
 
 class BatchBuilder:
@@ -32,7 +29,7 @@ class BatchBuilder:
         size: Side of the images in pixels.
         device: Where batches lie.
         output: Type and layout of the images.
-        threads: CPU threads for what is done after the graph, >= 1.
+        threads: Threads for what is done after the graph on a CPU.
         softening: What confidences soften in soft targets, one of `softops.SOFTENINGS`; None for labels and
             confidences.
         extra: What batches tell on request: "index", the samples' positions in the data set, and "details", what was
@@ -47,13 +44,13 @@ class BatchBuilder:
         device: torch.device,
         output: Output,
         *,
-        threads: int,
+        threads: RowThreads,
         softening: str | None,
         extra: Sequence[str],
     ) -> None:
         self._source, self._recipe, self._device, self._softening = source, recipe, device, softening
         self._output = output
-        self._finisher = None if finished_by_graph(recipe) else Finisher(size, device, threads)
+        self._finisher = Finisher(size, device, threads)
         self._extra = [*(["iou"] if recipe.views > 1 else []), *extra]
         names = ["images", *(["targets"] if softening else ["labels", "confidence"]), *self._extra]
         self._type = namedtuple("Batch", names)
@@ -83,15 +80,10 @@ class BatchBuilder:
             fields.append({name: self._by_view(array) for name, array in plan.details().items()})
         return self._type(*fields)
 
-    def close(self) -> None:
-        """End the threads that finish batches; the next batch starts new ones."""
-        if self._finisher is not None:
-            self._finisher.close()
-
     def _finished(self, images: torch.Tensor, plan: Plan) -> torch.Tensor:
         """The steps that come after the graph."""
-        if self._finisher is None:
-            return images
+        if plan.patches is not None and not in_graph(self._recipe, self._device).occlude:
+            self._finisher.occlude(images, plan.patches)
         if plan.mixing is not None:
             images = self._finisher.mix(images, plan.mixing)
         if self._recipe.noise is not None and plan.noise is not None:

@@ -52,26 +52,24 @@ class DctBlur:
         }
         self._matrices: dict[tuple[int, int, torch.device], torch.Tensor] = {}
 
-    def image(self, image: np.ndarray, level: int) -> np.ndarray:
-        """Blur one image by its cosine transform.
+    def image(self, image: np.ndarray, level: int) -> None:
+        """Blur one image in place by its cosine transform.
 
         Args:
             image: float32 (C, height, width).
             level: Row of the table of strengths.
-
-        Returns:
-            float32 of the shape of `image`.
         """
         down, across = self._decay[self._height][level], self._decay[self._width][level]
         # a wide blur leaves few frequencies, and the two middle transforms then have as few rows to go through
         survive = int(np.count_nonzero(down >= _NEGLIGIBLE))
-        rows: Any = fft.dct(image, axis=1, norm="ortho")
-        rows = rows[:, :survive] * down[:survive, None]
-        rows = fft.dct(rows, axis=2, norm="ortho", overwrite_x=True)
-        rows *= across
-        rows = fft.idct(rows, axis=2, norm="ortho", overwrite_x=True)
-        blurred: Any = fft.idct(rows, n=self._height, axis=1, norm="ortho")
-        return blurred
+        surviving = _overwritten(fft.dct, image, axis=1)[:, :survive]
+        rows = _overwritten(fft.dct, np.ascontiguousarray(surviving), axis=2)
+        rows *= down[:survive, None] * across
+        rows = _overwritten(fft.idct, rows, axis=2)
+        if not np.may_share_memory(rows, surviving):
+            surviving[...] = rows
+        image[:, survive:] = 0
+        _overwritten(fft.idct, image, axis=1)
 
     def batch(self, images: torch.Tensor, levels: np.ndarray) -> torch.Tensor:
         """Blur images by products of matrices, on their device.
@@ -98,3 +96,11 @@ class DctBlur:
             matrix = (basis * self._decay[side][level]) @ basis.T
             self._matrices[key] = torch.from_numpy(matrix).float().to(device)
         return self._matrices[key]
+
+
+def _overwritten(transform: Any, array: np.ndarray, *, axis: int) -> np.ndarray:
+    """An array that an orthonormal transform overwrote, which saves going through memory that is not in the cache."""
+    result = transform(array, axis=axis, norm="ortho", overwrite_x=True)
+    if not np.may_share_memory(result, array):  # scipy may overwrite, and need not
+        array[...] = result
+    return array

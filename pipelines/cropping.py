@@ -89,6 +89,27 @@ def resized(images: Any, inputs: dict[str, Any]) -> Any:
     )
 
 
+def resized_on_cpu(image: np.ndarray, height: int, width: int) -> np.ndarray:
+    """An image resized linearly with antialiasing, as `fn.resize` does it but at the image's border.
+
+    There, the filter takes the weights that fall on the image, as torchvision's and Pillow's do; DALI's repeats the
+    outermost pixels.
+
+    Args:
+        image: uint8 (h, w, 3).
+        height: Of the result, in pixels, > 0.
+        width: Of the result, in pixels, > 0.
+
+    Returns:
+        uint8 (height, width, 3).
+    """
+    # as a batch of one with channels last, which the quick way is for
+    pixels = torch.from_numpy(image)[None].permute(0, 3, 1, 2)
+    pixels = torch.nn.functional.interpolate(pixels, (height, width), mode="bilinear", antialias=True)
+    # a single pixel counts as channels first, too, and then gives that
+    return pixels.contiguous(memory_format=torch.channels_last).permute(0, 2, 3, 1)[0].numpy()
+
+
 def placed(images: Any, inputs: dict[str, Any], normalize: Normalize, output: Output, *, size: int) -> Any:
     """Place at `position` on a canvas of zeros, flip where `mirror`, normalise: finished (size, size) images."""
     from nvidia.dali import fn

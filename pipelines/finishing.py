@@ -1,4 +1,4 @@
-"""What is done to the batches that the graph hands over: mixing of samples, noise and blur.
+"""What is done to the batches that the graph hands over: mixing of samples, noise and blur; on a CPU, occlusion, too.
 
 On a CPU the images of a batch are done by a few threads, each image while it is in the cache, with numpy and scipy:
 torch would start threads of its own within each of these, which get in the way of the graph's
@@ -7,10 +7,7 @@ torch would start threads of its own within each of these, which get in the way 
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from functools import lru_cache, partial
+from functools import lru_cache
 
 import numpy as np
 import torch
@@ -20,6 +17,8 @@ from ..softops import mollification
 from .blur import DctBlur
 from .mixing import Mixing, mix_batch, mix_row
 from .mollify import ROLES, Mollification, strengths
+from .occlusion import Patches
+from .threads import RowThreads
 
 _NOISE, _BLUR, _PURE_NOISE = (ROLES.index(role) for role in ("noise", "blur", "pure_noise"))
 
@@ -56,15 +55,24 @@ class Finisher:
     Args:
         size: Side of the images in pixels.
         device: Where they lie.
-        threads: CPU threads, >= 1.
+        threads: Threads for the CPU.
     """
 
-    def __init__(self, size: int, device: torch.device, threads: int) -> None:
+    def __init__(self, size: int, device: torch.device, threads: RowThreads) -> None:
         self._device = device
         self._blur = DctBlur(size, size, strengths())
         self._threads = threads if device.type == "cpu" else None
-        self._pool: ThreadPoolExecutor | None = None
-        self._process = 0  # that the pool is of
+
+    def occlude(self, images: torch.Tensor, patches: Patches) -> None:
+        """Set the patches of each of the images, (N, 3, S, S) on the CPU, to 0, in place.
+
+        On a GPU the graph does this; its operator for the CPU copies every image.
+        """
+        pixels = images.numpy()
+        ends = patches.top + patches.height, patches.left + patches.width
+        for row, rectangles in enumerate(np.stack([patches.top, patches.left, *ends], axis=2).tolist()):
+            for top, left, bottom, right in rectangles:
+                pixels[row, :, top:bottom, left:right] = 0
 
     def mix(self, images: torch.Tensor, mixing: Mixing) -> torch.Tensor:
         """The images, float32 (N, 3, S, S), mixed with each other; another tensor."""
@@ -72,38 +80,45 @@ class Finisher:
             return mix_batch(images, mixing)
         mixed = torch.empty_like(images)
         before, after = images.numpy(), mixed.numpy()
-        self._each(lambda row: mix_row(before, mixing, row, after[row]), np.arange(len(images)))
+        self._threads.each(lambda row: mix_row(before, mixing, row, after[row]), range(len(images)))
         return mixed
 
     def add_noise(self, images: torch.Tensor, scale: np.ndarray, seeds: np.ndarray) -> None:
         """Add normal noise of standard deviation `scale` to each of the images, float32 (N, 3, S, S), in place."""
-        self._blend(images, np.arange(len(images)), np.ones_like(scale), scale, seeds)
+        if self._threads is None:
+            self._blend(images, np.arange(len(images)), np.ones_like(scale), scale, seeds)
+        else:
+            columns = images.numpy(), scale.tolist(), seeds.tolist()
+            self._threads.each(lambda image, add, seed: _blend_one(image, 1.0, add, seed), *columns)
 
     def mollify(self, images: torch.Tensor, numbers: Mollification) -> None:
         """Do to each of the images, float32 (N, 3, S, S), what its role says, in place."""
-        t = strengths()[numbers.level]
-        keep, add = mollification.noise_scales(t)
+        keep, add = mollification.noise_scales(strengths()[numbers.level])
         pure = numbers.role == _PURE_NOISE
-        rows = np.flatnonzero(pure | (numbers.role == _NOISE))
-        keep, add = np.where(pure, np.float32(0), keep)[rows], np.where(pure, np.float32(1), add)[rows]
-        self._blend(images, rows, keep, add, numbers.seed[rows])
-        blurred = np.flatnonzero(numbers.role == _BLUR)
-        self._blurred(images, blurred, numbers.level[blurred])
+        keep, add = np.where(pure, np.float32(0), keep), np.where(pure, np.float32(1), add)
+        noisy, blurred = np.flatnonzero(pure | (numbers.role == _NOISE)), np.flatnonzero(numbers.role == _BLUR)
+        if self._threads is None:
+            self._blend(images, noisy, keep[noisy], add[noisy], numbers.seed[noisy])
+            self._blurred(images, blurred, numbers.level[blurred])
+            return
+        pixels, blur = images.numpy(), self._blur
 
-    def close(self) -> None:
-        """End the threads; the next batch starts new ones."""
-        pool, self._pool = self._pool, None
-        if pool is not None and self._process == os.getpid():
-            pool.shutdown()
+        def one(row: int, role: int, level: int, keep: float, add: float, seed: int) -> None:
+            if role == _BLUR:
+                blur.image(pixels[row], level)
+            else:
+                _blend_one(pixels[row], keep, add, seed)
+
+        # the blur takes longest, so that it comes first, and threads have little to wait for at the end
+        rows = np.concatenate([blurred, noisy])
+        columns = (rows, *(column[rows] for column in (numbers.role, numbers.level, keep, add, numbers.seed)))
+        self._threads.each(one, *(column.tolist() for column in columns))
 
     def _blend(
         self, images: torch.Tensor, rows: np.ndarray, keep: np.ndarray, add: np.ndarray, seeds: np.ndarray
     ) -> None:
-        """`keep * image + add * noise` for some rows, in place."""
+        """`keep * image + add * noise` for some rows on a GPU, in place."""
         if not len(rows):
-            return
-        if self._threads is not None:
-            self._each(partial(_blend_one, images.numpy()), rows, keep, add, seeds)
             return
         where, shares, scales = (torch.from_numpy(array).to(self._device) for array in (rows, keep, add))
         generator = torch.Generator(self._device).manual_seed(int(seeds[0]))
@@ -111,28 +126,16 @@ class Finisher:
         images[where] = images[where] * shares[:, None, None, None] + noise * scales[:, None, None, None]
 
     def _blurred(self, images: torch.Tensor, rows: np.ndarray, levels: np.ndarray) -> None:
-        """Blur some rows in place."""
+        """Blur some rows on a GPU in place."""
         if not len(rows):
-            return
-        if self._threads is not None:
-            self._each(partial(self._blur_one, images.numpy()), rows, levels)
             return
         where = torch.from_numpy(rows).to(self._device)
         images[where] = self._blur.batch(images[where], levels)
 
-    def _blur_one(self, pixels: np.ndarray, row: int, level: int) -> None:
-        pixels[row] = self._blur.image(pixels[row], level)
 
-    def _each(self, work: Callable[..., None], *arguments: np.ndarray) -> None:
-        """Call `work` with each row of some arrays, in the threads, and wait."""
-        if self._pool is None or self._process != os.getpid():  # in a fork there is the pool, but none of its threads
-            self._pool, self._process = ThreadPoolExecutor(self._threads, "softfeed-finish"), os.getpid()
-        for _ in self._pool.map(work, *(array.tolist() for array in arguments)):
-            pass
-
-
-def _blend_one(pixels: np.ndarray, row: int, keep: float, add: float, seed: int) -> None:
-    noise = normal_pixels(seed, pixels.shape[1:])
+def _blend_one(image: np.ndarray, keep: float, add: float, seed: int) -> None:
+    """`keep * image + add * noise`, in place."""
+    noise = normal_pixels(seed, image.shape)
     noise *= add
-    pixels[row] *= keep
-    pixels[row] += noise
+    image *= keep
+    image += noise

@@ -6,10 +6,11 @@ from `plan.Plan`, so the graph is a pure function of its inputs.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+import torch
 from nvidia.dali import fn, types
 from nvidia.dali.pipeline import Pipeline, pipeline_def
 
@@ -44,6 +45,17 @@ class GraphOptions:
     decoder: Decoder
 
 
+def in_graph(recipe: Recipe, device: torch.device) -> Recipe:
+    """The recipe without the steps that are done to the batches which the graph hands over, see `finishing`."""
+    late = {"mix": None, "noise": None, "mollify": None}
+    return replace(recipe, **(late if device.type != "cpu" else late | {"occlude": None}))
+
+
+def computed_after_graph(recipe: Recipe) -> bool:
+    """Whether steps compute with a recipe's pixels after the graph, for which those must be float32."""
+    return not (recipe.mix is None and recipe.noise is None and recipe.mollify is None)
+
+
 def build_graph(
     recipe: Recipe,
     example: dict[str, np.ndarray],
@@ -53,8 +65,9 @@ def build_graph(
     raw: bool,
     output: Output,
     until: str | None = None,
+    begins_resized: bool = False,
 ) -> Pipeline:
-    """Build the graph of a recipe.
+    """Build the graph of a recipe, or a part of it.
 
     Args:
         recipe: The steps.
@@ -63,7 +76,8 @@ def build_graph(
         size: Side of the square output in pixels.
         raw: Whether the images come as raw uint8 HWC pixels instead of encoded bytes.
         output: Type, float32 or float16, and layout of the finished images.
-        until: The stage, one of `stages`, to end after, for measurements; None for all of them.
+        until: The stage, one of `stages`, to end after; None for all of them.
+        begins_resized: Whether the graph begins after the resize, with uint8 HWC images of the size that they come in.
 
     Returns:
         A pipeline with an output for each view, on the device, images of (3, size, size), or (size, size, 3) with
@@ -77,14 +91,17 @@ def build_graph(
             name: fn.external_source(name=name, ndim=array.ndim - 1, dtype=_TYPES[array.dtype])
             for name, array in example.items()
         }
-        source, views, decoder = _source(options, raw=raw), [inputs], None if raw else options.decoder
+        source = _source(options, pixels=raw or begins_resized)
+        views, decoder = [inputs], None if raw else options.decoder
         if recipe.views > 1:
             views = [of_view(inputs, view) for view in range(recipe.views)]
             if "start" in views[0]:
                 shared = {"start": inputs[DECODED[0]], "extent": inputs[DECODED[1]]}
                 source, decoder = visible_part(source, shared, decoder), None
         last = stages(recipe, raw=raw)[-1] if until is None else until
-        return tuple(_stages(recipe, source, view, decoder, size=size, output=output)[last] for view in views)
+        if begins_resized:
+            return _placed(recipe, source, inputs, size=size, output=output, until=last)
+        return tuple(_stages(recipe, source, view, decoder, size=size, output=output, until=last) for view in views)
 
     return graph(
         batch_size=options.batch_size,
@@ -106,17 +123,24 @@ def stages(recipe: Recipe, *, raw: bool) -> list[str]:
     return [*names, *["occlusion"] * bool(recipe.occlude)]
 
 
-def _source(options: GraphOptions, *, raw: bool) -> Any:
-    """Encoded bytes, or raw pixels on the device."""
-    layout: dict[str, Any] = {"ndim": 3, "layout": "HWC"} if raw else {"ndim": 1}
+def _source(options: GraphOptions, *, pixels: bool) -> Any:
+    """Encoded bytes, or pixels on the device."""
+    layout: dict[str, Any] = {"ndim": 3, "layout": "HWC"} if pixels else {"ndim": 1}
     images = fn.external_source(name=IMAGES, dtype=types.DALIDataType.UINT8, no_copy=True, **layout)
-    return images.gpu() if raw and options.device_id is not None else images
+    return images.gpu() if pixels and options.device_id is not None else images
 
 
 def _stages(
-    recipe: Recipe, images: Any, inputs: dict[str, Any], decoder: Decoder | None, *, size: int, output: Output
-) -> dict[str, Any]:
-    """Images after each of the `stages`.
+    recipe: Recipe,
+    images: Any,
+    inputs: dict[str, Any],
+    decoder: Decoder | None,
+    *,
+    size: int,
+    output: Output,
+    until: str,
+) -> Any:
+    """Images after the stage `until`, one of `stages`; later ones, which may want other inputs, are not built.
 
     Args:
         recipe: The steps.
@@ -125,21 +149,32 @@ def _stages(
         decoder: Settings of the decoder, if there is something to decode.
         size: Side of the square output in pixels.
         output: Type and layout of the finished images.
+        until: The last stage.
     """
-    after = {}
     if "shift" in inputs:
-        images = after["normalise"] = normalized(images, inputs, recipe.normalize, output)
-        images = after["shift"] = shifted(images, inputs, size=size)
+        images = normalized(images, inputs, recipe.normalize, output)
+        if until == "normalise":
+            return images
+        images = shifted(images, inputs, size=size)
+        return images if until == "shift" else occlusion_stage(images, inputs)
+    images = visible_part(images, inputs, decoder)
+    if until in ("decode", "cut"):
+        return images
+    if recipe.crop.resizes:
+        images = resized(images, inputs)
+        if until == "resize":
+            return images
+    return _placed(recipe, images, inputs, size=size, output=output, until=until)
+
+
+def _placed(recipe: Recipe, images: Any, inputs: dict[str, Any], *, size: int, output: Output, until: str) -> Any:
+    """Images, uint8 HWC, after those of the stages that follow the resize."""
+    if recipe.policy is not None:
+        images = on_canvas(images, inputs, recipe.normalize, size=size)
+        images = recipe.policy.apply(images, inputs, size=size)
+        if until == "policy":
+            return images
+        images = normalized(images, inputs, recipe.normalize, output)
     else:
-        images = after["decode"] = after["cut"] = visible_part(images, inputs, decoder)
-        if recipe.crop.resizes:
-            images = after["resize"] = resized(images, inputs)
-        if recipe.policy is not None:
-            images = on_canvas(images, inputs, recipe.normalize, size=size)
-            images = after["policy"] = recipe.policy.apply(images, inputs, size=size)
-            images = after["normalise"] = normalized(images, inputs, recipe.normalize, output)
-        else:
-            images = after["normalise"] = placed(images, inputs, recipe.normalize, output, size=size)
-    if recipe.occlude is not None:
-        after["occlusion"] = occlusion_stage(images, inputs)
-    return after
+        images = placed(images, inputs, recipe.normalize, output, size=size)
+    return images if until == "normalise" else occlusion_stage(images, inputs)

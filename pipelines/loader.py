@@ -10,26 +10,27 @@ from typing import Any
 
 import numpy as np
 import torch
-from nvidia.dali.pipeline import Pipeline
 
 from .. import softops
 from . import checks, fingerprint, state
-from .batches import BatchBuilder, finished_by_graph
+from .batches import BatchBuilder
 from .crops import CenterCrop
 from .decoder import HW_DECODER_LOAD, decoder_for
 from .draws import permutation
 from .faults import MAX_ERRORS, ErrorLog, SampleError
 from .frameworks import DatasetView, EpochSampler, SequentialEpochSampler
-from .graph import GraphOptions, build_graph
+from .graph import GraphOptions, computed_after_graph, in_graph
 from .output import Output
 from .partition import Step, partition
 from .playing import Player
 from .preparing import Prepared, Preparer
 from .process import default_threads, pick_device, place_among_ranks
 from .recipe import Recipe
-from .runner import GraphRunner
+from .runner import Runner
 from .sources import Source, open_source
+from .split import new_runner
 from .state import Place
+from .threads import RowThreads
 
 TARGETS = ("confidence", "soft")
 
@@ -162,16 +163,17 @@ class Loader:
         self.drop_last = last_batch == "drop"
         self._length = len(self._steps_from(0))
         output = Output(dtype, channels_last)
-        self._graph_output = output.of_graph(last=finished_by_graph(recipe))
+        self._graph_output = output.of_graph(last=not computed_after_graph(recipe))
         threads = default_threads(raw=self._source.raw_shape is not None) if num_threads is None else num_threads
         checks.whole("num_threads", threads)
+        self._threads = RowThreads(threads)
         self._batches = BatchBuilder(
             self._source,
             recipe,
             image_size,
             self.device,
             output,
-            threads=threads,
+            threads=self._threads,
             softening=softening if targets == "soft" else None,
             extra=[name for name, wanted in (("index", index), ("details", details)) if wanted],
         )
@@ -298,7 +300,7 @@ class Loader:
         """
         self._stop()
         self._player.close()
-        self._batches.close()
+        self._threads.close()
 
     def __enter__(self) -> Loader:
         return self
@@ -357,18 +359,16 @@ class Loader:
             (batch.confidence if self._targets == "confidence" else batch.targets).zero_()
         return batch
 
-    def _new_runner(self, example: dict[str, np.ndarray]) -> GraphRunner:
-        return GraphRunner(self._build_graph(example), self.device, self._options.prefetch)
-
-    def _build_graph(self, example: dict[str, np.ndarray], until: str | None = None) -> Pipeline:
-        return build_graph(
-            self.recipe,
+    def _new_runner(self, example: dict[str, np.ndarray], **options: Any) -> Runner:
+        return new_runner(
+            in_graph(self.recipe, self.device),
             example,
             self._options,
+            self._threads,
             size=self.image_size,
             raw=self._source.raw_shape is not None,
             output=self._graph_output,
-            until=until,
+            **options,
         )
 
 

@@ -12,9 +12,9 @@ import torch
 from .ahead import Failure, WorkAhead
 from .partition import Step
 from .preparing import Prepared, Preparer
-from .runner import GraphRunner
+from .runner import Runner
 
-Build = Callable[[dict[str, np.ndarray]], GraphRunner]
+Build = Callable[[dict[str, np.ndarray]], Runner]
 
 _PATIENCE_S = 5.0  # that a read is given to end when its epoch is left
 
@@ -30,7 +30,7 @@ class Player:
 
     def __init__(self, preparer: Preparer, depth: int, timeout: float | None) -> None:
         self._preparer, self._depth, self._timeout = preparer, depth, timeout
-        self._runner: GraphRunner | None = None
+        self._runner: Runner | None = None
         self._process = os.getpid()
 
     def play(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -11,6 +11,21 @@ from nvidia.dali.pipeline import Pipeline
 
 from .forks import left_alone
 from .graph import IMAGES
+
+
+class Runner(Protocol):
+    """Something that batches are submitted to, and their images collected from in the same order.
+
+    See `GraphRunner` for what the methods do.
+    """
+
+    def submit(self, images: list[np.ndarray] | np.ndarray, inputs: dict[str, np.ndarray]) -> None: ...
+
+    def collect(self) -> Any: ...
+
+    def drain(self) -> bool: ...
+
+    def close(self) -> None: ...
 
 
 class GraphRunner:
@@ -27,6 +42,7 @@ class GraphRunner:
         # The graph reads images where they lie, so they are kept until it has run, and on a GPU, where it runs
         # behind the host, for as many batches again.
         self._kept: deque[object] = deque(maxlen=2 * depth + 1)
+        self._used: dict[str, bool] = {}
         self._fed = 0
         self._fillers = 0
         self.pending = 0
@@ -36,13 +52,14 @@ class GraphRunner:
 
         Args:
             images: Encoded bytes, uint8 (bytes,) each, or raw pixels, uint8 (N, height, width, 3).
-            inputs: The numbers of its plan, one row per sample.
+            inputs: The numbers of its plan, one row per sample; those that the graph has no use for are left out.
         """
         self._last = (images, inputs)
         self._kept.append(images)
         self._graph.feed_input(IMAGES, images)
         for name, array in inputs.items():
-            self._graph.feed_input(name, array)
+            if self._has_use_for(name):
+                self._graph.feed_input(name, array)
         self.pending += 1
         # A new graph starts its first `depth` batches together, at the first call, and needs them all by then.
         self._fed = min(self._fed + 1, self._depth)
@@ -89,6 +106,17 @@ class GraphRunner:
         # what Pipeline does when it is collected, which may come after the images were
         self._graph._shutdown()
         self._kept.clear()
+
+    def _has_use_for(self, name: str) -> bool:
+        """Whether an input is left in the graph: DALI takes out those that no operator needs."""
+        if name not in self._used:
+            try:
+                self._graph.input_feed_count(name)
+            except (KeyError, RuntimeError):
+                self._used[name] = False
+            else:
+                self._used[name] = True
+        return self._used[name]
 
     def _next(self) -> torch.Tensor:
         self.pending -= 1

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 DECODED = ("decoded_start", "decoded_extent")  # the rectangle to decode for all views, int32 (N, 2), vertical first
+_TO_DECODE = ("start", "extent", *DECODED)
 
 
 def _name(name: str, view: int) -> str:
@@ -42,3 +43,18 @@ def of_view(inputs: dict[str, Any], view: int) -> dict[str, Any]:
     """The inputs of one view, by their own names, from nodes or arrays named as `by_view` does."""
     end = _name("", view)
     return {name.removesuffix(end): value for name, value in inputs.items() if name.endswith(end)}
+
+
+def split_numbers(inputs: dict[str, np.ndarray], views: int) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+    """A plan's inputs in two: those to decode with, and all others, by their own names with a row for each image.
+
+    Args:
+        inputs: As `by_view` returns them, or for one view, as `by_view` gets them.
+        views: V.
+    """
+    first = {name: array for name, array in inputs.items() if name.startswith(_TO_DECODE)}
+    rest = {name: array for name, array in inputs.items() if name not in first}
+    if views > 1:
+        split = [of_view(rest, view) for view in range(views)]
+        rest = {name: np.concatenate([view[name] for view in split]) for name in split[0]}
+    return first, rest

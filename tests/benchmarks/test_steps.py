@@ -15,7 +15,7 @@ def counts(contender):
 
 
 def test_the_full_recipe_has_every_step(tiny_folder):
-    names = ["read", "numbers", "decode", "resize", "normalise", "occlusion", "hand-over", "mollification"]
+    names = ["read", "numbers", "decode", "resize", "normalise", "hand-over", "occlusion", "mollification"]
     assert list(ladder(Played(str(tiny_folder), recipe_by_name("full", raw=False), 4, 16, 1, "cpu"))) == names
     rungs = ladder(Played(str(tiny_folder), recipe_by_name("everything", raw=False), 4, 16, 1, "cpu"))
     assert list(rungs) == [*names[:4], "policy", *names[4:]]

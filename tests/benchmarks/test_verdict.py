@@ -56,10 +56,10 @@ def test_idle_cores_on_a_busy_machine_say_nothing_about_a_disk():
 
 def test_every_step_has_advice():
     from softfeed.benchmarks.session import recipe_by_name
-    from softfeed.benchmarks.steps import _NAMES, AFTER_GRAPH
+    from softfeed.benchmarks.steps import _LATE
     from softfeed.pipelines.graph import stages
 
-    names = {"read", "numbers", "hand-over", *(_NAMES[slot] for slot in AFTER_GRAPH)}
+    names = {"read", "numbers", "hand-over", *_LATE.values()}
     for raw in (False, True):
         for recipe in ("everything", "soft-imagenet", "soft-cifar"):
             names |= set(stages(recipe_by_name(recipe, raw=raw), raw=raw))

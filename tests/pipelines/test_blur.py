@@ -9,7 +9,10 @@ from softfeed.pipelines.mollify import strengths
 
 
 def by_transform(blur, images, levels):
-    return np.stack([blur.image(image, level) for image, level in zip(images, levels.tolist(), strict=True)])
+    blurred = images.copy()
+    for image, level in zip(blurred, levels.tolist(), strict=True):
+        blur.image(image, level)
+    return blurred
 
 
 def by_products(device):

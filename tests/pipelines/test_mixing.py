@@ -20,6 +20,7 @@ from softfeed.pipelines import (
 from softfeed.pipelines.draws import Draws
 from softfeed.pipelines.finishing import Finisher
 from softfeed.pipelines.mixing import mix_batch
+from softfeed.pipelines.threads import RowThreads
 
 SIZE = 24
 BOXES = [CutMix(), CopyPaste(area=(0.0, 1.0), ratio=(0.2, 5.0)), Mosaic(centre=(0.0, 1.0))]
@@ -52,7 +53,7 @@ def test_partners_are_others_of_the_same_view_and_everybody_is_one(views):
 
 def test_a_batch_of_one_is_mixed_with_itself():
     images = torch.randn(1, 3, SIZE, SIZE)
-    mixed = Finisher(SIZE, torch.device("cpu"), 1).mix(images, Mixup().draw(Draws(0, 0, 0, 1), SIZE, 0))
+    mixed = Finisher(SIZE, torch.device("cpu"), RowThreads(1)).mix(images, Mixup().draw(Draws(0, 0, 0, 1), SIZE, 0))
     torch.testing.assert_close(mixed, images)
 
 
@@ -61,7 +62,7 @@ def test_every_pixel_comes_from_where_the_box_says_and_shares_are_pixel_counts(d
     count = 200
     mixing = mix.draw(Draws(3, 0, 0, count), SIZE, 0)
     images = torch.from_numpy(coordinates(count)).to(device)
-    mixed = Finisher(SIZE, torch.device(device), 2).mix(images, mixing).cpu().numpy()
+    mixed = Finisher(SIZE, torch.device(device), RowThreads(2)).mix(images, mixing).cpu().numpy()
     torch.testing.assert_close(images.cpu(), torch.from_numpy(coordinates(count)), rtol=0, atol=0)
     for image, rows, shares, boxes in zip(mixed, mixing.row, mixing.share, mixing.box, strict=True):
         expected = coordinates(rows[0] + 1)[rows[0]]  # the sample's own pixels, unless a box lies on them
@@ -83,7 +84,7 @@ def test_every_pixel_comes_from_where_the_box_says_and_shares_are_pixel_counts(d
 def test_mixing_row_by_row_and_all_at_once_agree(mix, layout):
     images = torch.randn(30, 3, SIZE, SIZE, generator=torch.Generator().manual_seed(0)).contiguous(memory_format=layout)
     mixing = mix.draw(Draws(1, 2, 30, 30), SIZE, 2.5)
-    by_row = Finisher(SIZE, torch.device("cpu"), 3).mix(images, mixing)
+    by_row = Finisher(SIZE, torch.device("cpu"), RowThreads(3)).mix(images, mixing)
     at_once = mix_batch(images, mixing)
     torch.testing.assert_close(by_row, at_once, rtol=0, atol=1e-6)
     assert by_row.is_contiguous(memory_format=layout)
@@ -98,7 +99,7 @@ def test_mixup_adds_up_with_the_drawn_shares():
     np.testing.assert_allclose(mixing.share.sum(axis=1), 1, rtol=0, atol=1e-6)
     few = mix.draw(Draws(0, 0, 0, 50), SIZE, 0)
     images = torch.randn(50, 3, SIZE, SIZE)
-    mixed = Finisher(SIZE, torch.device("cpu"), 2).mix(images, few).double().numpy()
+    mixed = Finisher(SIZE, torch.device("cpu"), RowThreads(2)).mix(images, few).double().numpy()
     x, own = images.double().numpy(), few.share[:, 0].astype(np.float64)[:, None, None, None]
     np.testing.assert_allclose(mixed, own * x + (1 - own) * x[few.row[:, 1]], rtol=0, atol=1e-6)
 

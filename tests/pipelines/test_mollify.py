@@ -18,6 +18,7 @@ from softfeed.pipelines import (
 from softfeed.pipelines.draws import Draws
 from softfeed.pipelines.finishing import Finisher, normal_pixels
 from softfeed.pipelines.mollify import ROLES, Mollification, strengths
+from softfeed.pipelines.threads import RowThreads
 
 GREY = Normalize(mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
 
@@ -53,7 +54,7 @@ def test_cosine_noise_has_the_stated_mean_and_variance(device, t):
     level = np.abs(strengths() - t).argmin()
     images = torch.full((64, 3, 32, 32), 2.0, device=device)
     numbers = Mollification(np.full(64, 1, np.int8), np.full(64, level), np.arange(64))
-    Finisher(32, torch.device(device), 2).mollify(images, numbers)
+    Finisher(32, torch.device(device), RowThreads(2)).mollify(images, numbers)
     angle = float(strengths()[level]) * np.pi / 2
     noise = images.cpu().double() - 2 * np.cos(angle)
     assert abs(noise.mean()) < 0.01 * np.sin(angle)
@@ -84,7 +85,7 @@ def test_finishing_does_not_depend_on_the_number_of_threads():
     results = []
     for threads in (1, 5):
         result = images.clone()
-        Finisher(32, torch.device("cpu"), threads).mollify(result, numbers)
+        Finisher(32, torch.device("cpu"), RowThreads(threads)).mollify(result, numbers)
         results.append(result)
     torch.testing.assert_close(*results, rtol=0, atol=0)
     assert (results[0] != images).any()

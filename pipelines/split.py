@@ -1,0 +1,124 @@
+"""Two graphs on a CPU, with a resize by torch between them.
+
+torch resizes uint8 images with channels last by vector instructions, as Pillow does to one value of 255, in a tenth of
+the time of DALI's CPU operator (`python -m softfeed.benchmarks.alternatives`). So on a CPU one graph decodes, a few
+threads resize each image while the next batch is decoded, and a second graph does the rest. On a GPU, and where nothing
+is resized, one graph does it all.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+
+from .cropping import resized_on_cpu
+from .graph import GraphOptions, build_graph
+from .output import Output
+from .recipe import Recipe
+from .runner import GraphRunner, Runner
+from .threads import RowThreads
+from .views import split_numbers
+
+
+class ImageRunner(GraphRunner):
+    """Runs a graph on the CPU whose images are of several sizes."""
+
+    def _next(self) -> list[np.ndarray]:
+        """Images of a batch where DALI put them, several views behind each other; good until the next call."""
+        self.pending -= 1
+        return [np.asarray(image) for view in self._graph.outputs() for image in view]
+
+
+class SplitRunner:
+    """Does as a `GraphRunner` does, with two graphs on a CPU and a resize between them.
+
+    Args:
+        decoding: Gives the visible parts of images.
+        finishing: Does what comes after the resize, with the views of a batch behind each other; None to leave it out.
+        threads: For the resize; None to leave it out, too.
+        views: Of each sample.
+    """
+
+    def __init__(
+        self, decoding: ImageRunner, finishing: GraphRunner | None, *, threads: RowThreads | None = None, views: int
+    ) -> None:
+        self._decoding, self._finishing, self._threads, self._views = decoding, finishing, threads, views
+        self._numbers: deque[dict[str, np.ndarray]] = deque()
+
+    def submit(self, images: list[np.ndarray] | np.ndarray, inputs: dict[str, np.ndarray]) -> None:
+        """Start a batch; returns at once. See `GraphRunner.submit`."""
+        first, rest = split_numbers(inputs, self._views)
+        self._numbers.append(rest)
+        self._decoding.submit(images, first)
+
+    def collect(self) -> Any:
+        """Images of the oldest batch in flight. See `GraphRunner.collect`."""
+        parts = self._decoding.collect()
+        numbers = self._numbers.popleft()
+        if self._threads is None:
+            return parts
+        images = self._threads.each(resized_on_cpu, parts, *numbers.pop("resized").astype(int).T.tolist())
+        if self._finishing is None:
+            return images
+        self._finishing.submit(images, numbers)
+        return self._finishing.collect()
+
+    def drain(self) -> bool:
+        """Wait for all batches in flight and drop them. See `GraphRunner.drain`."""
+        self._numbers.clear()
+        return self._decoding.drain() and (self._finishing is None or self._finishing.drain())
+
+    def close(self) -> None:
+        """End the graphs. See `GraphRunner.close`."""
+        self._decoding.close()
+        if self._finishing is not None:
+            self._finishing.close()
+
+
+def new_runner(  # noqa: PLR0913 - what a graph is built of, and what runs it
+    recipe: Recipe,
+    example: dict[str, np.ndarray],
+    options: GraphOptions,
+    threads: RowThreads,
+    *,
+    size: int,
+    raw: bool,
+    output: Output,
+    until: str | None = None,
+    kind: type[GraphRunner] = GraphRunner,
+) -> Runner:
+    """Build a recipe's graph or graphs, ready to run. See `build_graph`.
+
+    Args:
+        recipe: The steps.
+        example: Inputs of one plan.
+        options: Threads, device and the like.
+        threads: For what is done on a CPU outside the graphs.
+        size: Side of the square output in pixels.
+        raw: Whether the images come as raw pixels.
+        output: Type and layout of the finished images.
+        until: The stage to end after, for measurements; None for all of them.
+        kind: What runs the graph that finishes images.
+    """
+    device = torch.device("cpu") if options.device_id is None else torch.device("cuda", options.device_id)
+    first_stage = "cut" if raw else "decode"
+    if options.device_id is not None or not (recipe.crop.resizes and recipe.crop.whole_pixels):
+        graph = build_graph(recipe, example, options, size=size, raw=raw, output=output, until=until)
+        return kind(graph, device, options.prefetch)
+    first, rest = split_numbers(example, recipe.views)
+    graph = build_graph(recipe, first, options, size=size, raw=raw, output=output, until=first_stage)
+    decoding = ImageRunner(graph, device, options.prefetch)
+    if until == first_stage:
+        return SplitRunner(decoding, None, views=recipe.views)
+    if until == "resize":
+        return SplitRunner(decoding, None, threads=threads, views=recipe.views)
+    # a depth of one, because every batch is waited for: the other graph and the threads are busy meanwhile
+    after = replace(options, batch_size=recipe.views * options.batch_size, prefetch=1)
+    graph = build_graph(
+        replace(recipe, views=1), rest, after, size=size, raw=raw, output=output, until=until, begins_resized=True
+    )
+    return SplitRunner(decoding, kind(graph, device, 1), threads=threads, views=recipe.views)

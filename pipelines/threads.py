@@ -1,0 +1,69 @@
+"""A few threads that work on the rows of a batch.
+
+numpy, scipy and single operations of torch let go of the interpreter's lock while they compute, so that rows are worked
+on side by side.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import deque
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, TypeVar
+
+Result = TypeVar("Result")
+
+
+class RowThreads:
+    """Calls a function with each row of some columns. It starts its threads when they are needed.
+
+    Args:
+        count: Threads that work, that of the caller among them, >= 1.
+    """
+
+    def __init__(self, count: int) -> None:
+        self._others = count - 1
+        self._pool: ThreadPoolExecutor | None = None
+        self._process = 0  # that the pool is of
+
+    def each(self, work: Callable[..., Result], *columns: Iterable) -> list[Result]:
+        """Call `work` with each row of some columns, in the threads; what it returned, in order.
+
+        Raises:
+            Exception: what one of the calls raised.
+        """
+        # Each thread takes the next row when it is done with one. A future per row, which `map` makes, is a dozen
+        # objects with locks, and took as long as the smaller kinds of work.
+        left = deque(enumerate(zip(*columns, strict=True)))
+        results: list[Any] = [None] * len(left)
+
+        def work_off() -> None:
+            while left:
+                try:
+                    row, arguments = left.popleft()
+                except IndexError:  # another thread was quicker
+                    return
+                results[row] = work(*arguments)
+
+        others = [self._threads().submit(work_off) for _ in range(min(self._others, len(left) - 1))]
+        try:
+            work_off()
+        finally:
+            left.clear()
+            for other in others:
+                other.exception()  # waits: nothing may be at work on the rows when this returns
+        for other in others:
+            other.result()
+        return results
+
+    def close(self) -> None:
+        """End the threads; the next call starts new ones."""
+        pool, self._pool = self._pool, None
+        if pool is not None and self._process == os.getpid():
+            pool.shutdown()
+
+    def _threads(self) -> ThreadPoolExecutor:
+        if self._pool is None or self._process != os.getpid():  # in a fork there is the pool, but none of its threads
+            self._pool, self._process = ThreadPoolExecutor(self._others, "softfeed-rows"), os.getpid()
+        return self._pool

@@ -1,11 +1,12 @@
-"""Ways not taken beside those taken: to blur finished batches, to draw noise for them, and to blank parts of them.
+"""Ways not taken beside those taken: to resize, blur and blank images, and to draw noise for them.
 
-`python -m softfeed.benchmarks.alternatives` blurs batches at the default strengths with the loader's two own ways, by
-the cosine transform on a CPU and by two products of matrices in torch on a GPU, and with two passes of DALI's
-`fn.filter`, whose kernels are as long as a tail of 1e-5 of their sum asks for. It draws normal pixels in one thread
-with the loader's own way and with those of torch and numpy. It blanks batches in place with numpy, as one square per
-image and as 32 cells per image, which is the other way that there is to set pixels of a finished batch to 0 on a CPU;
-`softfeed bench --suite operations` has the loader's own way.
+`python -m softfeed.benchmarks.alternatives` resizes images of photographs' sizes on a CPU with torch in a few threads,
+which is the loader's own way, with Pillow in the same threads, and with DALI's operator. It blurs batches at the default
+strengths with the loader's two own ways, by the cosine transform on a CPU and by two products of matrices in torch on a
+GPU, and with two passes of DALI's `fn.filter`, whose kernels are as long as a tail of 1e-5 of their sum asks for. It
+draws normal pixels in one thread with the loader's own way and with those of torch and numpy. It blanks batches in place
+with numpy, as one square per image and as 32 cells per image, which is the loader's own way on a CPU, and with DALI's
+operator, which copies them.
 """
 
 from __future__ import annotations
@@ -21,8 +22,10 @@ import numpy as np
 import torch
 from nvidia.dali import fn, types
 from nvidia.dali.pipeline import pipeline_def
+from PIL import Image
 
 from ..pipelines.blur import DctBlur
+from ..pipelines.cropping import resized_on_cpu
 from ..pipelines.draws import Draws
 from ..pipelines.finishing import Finisher, normal_pixels
 from ..pipelines.mollify import ROLES, Mollification, Mollify, strengths
@@ -36,6 +39,64 @@ from .result import Result, check_output, to_json
 
 Options = argparse.Namespace
 _PROGRAM = "python -m softfeed.benchmarks.alternatives"
+
+
+def _photographs(count: int) -> list[np.ndarray]:
+    """Pixels of the size of ImageNet's usual photographs, in turn lying and upright."""
+    generator = np.random.default_rng(0)
+    shapes = [(375, 500, 3), (500, 375, 3)]
+    return [generator.integers(0, 256, shapes[row % 2], np.uint8) for row in range(count)]
+
+
+def _resize(way: Callable[[np.ndarray, int, int], Any], options: Options) -> Batches:
+    """Resize photographs one by one in threads."""
+    images, threads = _photographs(options.batch_size), RowThreads(options.threads)
+    side = [options.image_size] * len(images)
+
+    def epoch() -> Iterable[int]:
+        yield len(threads.each(way, images, side, side))
+
+    return epoch
+
+
+def _resize_by_pillow(image: np.ndarray, height: int, width: int) -> Image.Image:
+    return Image.fromarray(image).resize((width, height), Image.Resampling.BILINEAR)
+
+
+def _in_graph(operator: Callable[[Any], Any], images: list[np.ndarray], layout: str, options: Options) -> Batches:
+    """Do one thing to images in a DALI graph on the CPU, which has the images of the next batch meanwhile."""
+    dtype = {"HWC": types.DALIDataType.UINT8, "CHW": types.DALIDataType.FLOAT}[layout]
+    device_id: Any = None  # DALI's types leave out the None that its documentation names
+
+    @pipeline_def(batch_size=len(images), num_threads=options.threads, device_id=device_id, prefetch_queue_depth=1)
+    def graph() -> Any:
+        return operator(fn.external_source(name="images", dtype=dtype, ndim=3, layout=layout, no_copy=True))
+
+    pipeline = graph()
+    pipeline.build()
+
+    def epoch() -> Iterable[int]:
+        yield len(pipeline.run(images=images)[0])
+
+    return epoch
+
+
+def _resize_by_dali(options: Options) -> Batches:
+    def resize(images: Any) -> Any:
+        linear = types.DALIInterpType.INTERP_LINEAR
+        return fn.resize(images, size=[options.image_size] * 2, interp_type=linear, antialias=True)
+
+    return _in_graph(resize, _photographs(options.batch_size), "HWC", options)
+
+
+def _blank_by_dali(options: Options) -> Batches:
+    images = [np.ones((3, options.image_size, options.image_size), np.float32) for _ in range(options.batch_size)]
+    corner, side = [options.image_size / 4] * 2, [options.image_size / 2] * 2
+
+    def blank(images: Any) -> Any:
+        return fn.erase(images, anchor=corner, shape=side, axis_names="HW", fill_value=0.0)
+
+    return _in_graph(blank, images, "CHW", options)
 
 
 def _kernel(side: int, sigma: float) -> np.ndarray:
@@ -163,6 +224,9 @@ def main(arguments: list[str] | None = None) -> int:
     check_output(options.output)
     levels = Mollify().draw(Draws(0, 0, 0, options.batch_size)).level
     contenders = {
+        "resize, torch": _resize(resized_on_cpu, options),
+        "resize, Pillow": _resize(_resize_by_pillow, options),
+        "resize, fn.resize": _resize_by_dali(options),
         "blur, cosine transform": _blur_by_transform(options.image_size, levels, options),
         "blur, products": _blur_by_products(options.image_size, levels, options),
         "blur, fn.filter": _blur_by_filter(options.image_size, levels, options),
@@ -171,6 +235,7 @@ def main(arguments: list[str] | None = None) -> int:
         "noise, numpy": _noise(_noise_of_numpy, options),
         "blank in place, whole image": _blank(1, options),
         "blank in place, 32 cells": _blank(8, options),
+        "blank, fn.erase": _blank_by_dali(options),
     }
     here = {name: Here(batches) for name, batches in contenders.items()}
     rates = measure(here, seconds=options.seconds, repeats=options.repeats, progress=Progress())

@@ -101,7 +101,7 @@ def resized_on_cpu(image: np.ndarray, height: int, width: int) -> np.ndarray:
         width: Of the result, in pixels, > 0.
 
     Returns:
-        uint8 (height, width, 3).
+        uint8 (height, width, 3), within one value of the exact result, as each of the two axes is rounded.
     """
     # as a batch of one with channels last, which the quick way is for
     pixels = torch.from_numpy(image)[None].permute(0, 3, 1, 2)

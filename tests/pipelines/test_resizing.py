@@ -1,0 +1,112 @@
+"""The resize on a CPU against the definition in float64 and against Pillow, and two graphs against one."""
+
+from threading import Lock
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+from nvidia.dali import fn, types
+from nvidia.dali.pipeline import pipeline_def
+from PIL import Image
+from softfeed.pipelines import Loader, RandAugment, Recipe, SoftCrop, presets, split
+from softfeed.pipelines.cropping import resized, resized_on_cpu
+from softfeed.pipelines.runner import GraphRunner
+from torchvision.transforms import functional
+
+SIDES = st.integers(1, 300)
+
+
+def weights(before, after):
+    """Triangles as wide as an output pixel is in the source, and at least two pixels, that sum to 1."""
+    scale = before / after
+    centre, source = (np.arange(after)[:, None] + 0.5) * scale, np.arange(before)[None] + 0.5
+    triangle = np.maximum(0, 1 - np.abs(source - centre) / max(scale, 1))
+    return triangle / triangle.sum(axis=1, keepdims=True)
+
+
+@settings(deadline=None)
+@given(SIDES, SIDES, SIDES, SIDES, st.integers(0, 2**32 - 1))
+@example(1, 1, 5, 7, 0)
+@example(1, 300, 224, 1, 0)
+@example(300, 1, 1, 224, 0)
+def test_like_the_definition_and_like_pillow(height, width, new_height, new_width, seed):
+    image = np.random.default_rng(seed).integers(0, 256, (height, width, 3), np.uint8)
+    result = resized_on_cpu(image, new_height, new_width)
+    assert result.flags.c_contiguous  # which DALI asks of its inputs
+    exact = np.einsum(
+        "ij,jkc,lk->ilc", weights(height, new_height), image.astype(float), weights(width, new_width), optimize=True
+    )
+    assert np.abs(result - exact).max() < 1.1  # rounded after each of the two axes
+    pillow = np.asarray(Image.fromarray(image).resize((new_width, new_height), Image.Resampling.BILINEAR))
+    assert np.abs(result.astype(int) - pillow).max() <= 2  # either is within 1 of what is exact
+
+
+def test_a_part_of_an_image_is_resized_where_it_lies():
+    image = np.random.default_rng(0).integers(0, 256, (40, 50, 3), np.uint8)
+    part = image[3:20, 5:49]
+    np.testing.assert_array_equal(resized_on_cpu(part, 11, 13), resized_on_cpu(part.copy(), 11, 13))
+
+
+def test_hard_crops_are_those_of_torchvision(photo_folder):
+    """At the border, too, where the graph's own resize would repeat the outermost pixels."""
+    recipe = presets.by_name("hard-imagenet")
+    std = 255 * np.array(recipe.normalize.std)[:, None, None]
+    with Loader(photo_folder, recipe, 5, device="cpu", index=True, details=True) as loader:
+        for batch in loader:
+            windows = batch.details["window"].astype(int).tolist()
+            rows = zip(batch.images, windows, batch.details["flipped"], batch.index.tolist(), strict=True)
+            for image, (left, top, width, height), flipped, index in rows:
+                with Image.open(loader.source(index)) as opened:
+                    expected = functional.resized_crop(opened.convert("RGB"), top, left, height, width, [224, 224])
+                expected = functional.hflip(expected) if flipped else expected
+                tensor = functional.normalize(
+                    functional.to_tensor(expected), list(recipe.normalize.mean), list(recipe.normalize.std)
+                )
+                assert (abs(image - tensor).numpy() * std).max() < 1.02
+
+
+@pytest.fixture(scope="module")
+def resized_by_dali():
+    """The resize inside the graph, for one image."""
+
+    @pipeline_def(batch_size=1, num_threads=1, device_id=None, prefetch_queue_depth=1)
+    def graph():
+        image = fn.external_source(name="image", layout="HWC", ndim=3, dtype=types.UINT8)
+        return resized(image, {"resized": fn.external_source(name="resized", ndim=1, dtype=types.FLOAT)})
+
+    pipeline, one_at_a_time = graph(), Lock()
+    pipeline.build()
+
+    def resize(image, height, width):
+        with one_at_a_time:
+            (result,) = pipeline.run(image=[image], resized=np.array([[height, width]], np.float32))
+            return np.array(result.at(0))
+
+    return resize
+
+
+RECIPES = {
+    "plain": Recipe(crop=SoftCrop()),
+    "views": Recipe(crop=SoftCrop(), views=2),
+    "policy": Recipe(crop=SoftCrop(), policy=RandAugment()),
+}
+
+
+@pytest.mark.parametrize("kind", ["folder", "encoded", "raw"])
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_two_graphs_give_what_one_gives(noise_sets, monkeypatch, resized_by_dali, kind, recipe):
+    """The one graph is what a GPU runs. With its resize in the place of torch's, not a bit differs."""
+
+    def played():
+        with Loader(noise_sets[kind], RECIPES[recipe], 8, 32, device="cpu") as loader:
+            batches = [batch.images for batch in loader]
+            return type(loader._player._runner), torch.cat(batches)
+
+    monkeypatch.setattr(split, "resized_on_cpu", resized_by_dali)
+    two_graphs, two = played()
+    monkeypatch.setattr(split, "resizes_between_graphs", lambda recipe, device: False)
+    one_graph, one = played()
+    assert (two_graphs, one_graph) == (split.SplitRunner, GraphRunner)
+    torch.testing.assert_close(two, one, rtol=0, atol=0)

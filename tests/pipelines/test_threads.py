@@ -1,0 +1,77 @@
+"""Rows of a batch in threads: each once, in order, with nothing left running."""
+
+import os
+import threading
+import time
+
+import pytest
+from softfeed.pipelines.threads import RowThreads
+
+
+@pytest.fixture(params=[1, 2, 5])
+def threads(request):
+    pool = RowThreads(request.param)
+    yield pool
+    pool.close()
+
+
+@pytest.mark.parametrize("rows", [0, 1, 2, 64])
+def test_results_are_in_the_order_of_the_rows(threads, rows):
+    def work(row, name):
+        time.sleep(0.001 * (row % 3))  # later rows are done first
+        return name, row
+
+    names = [str(row) for row in range(rows)]
+    for _ in range(2):
+        assert threads.each(work, range(rows), names) == list(zip(names, range(rows), strict=True))
+
+
+def test_as_many_threads_work_as_were_asked_for(threads):
+    count = threads._others + 1
+    together = threading.Barrier(count, timeout=10)  # passed only by `count` rows that are at work at a time
+    assert len(threads.each(lambda row: together.wait(), range(count))) == count
+
+
+@pytest.mark.parametrize("bad", [0, 1, 63])
+def test_an_error_is_raised_when_nothing_works_any_more(threads, bad):
+    working = []
+
+    def work(row):
+        working.append(row)
+        try:
+            time.sleep(0.002)
+            if row == bad:
+                raise KeyError(row)
+        finally:
+            working.remove(row)
+
+    with pytest.raises(KeyError, match=str(bad)):
+        threads.each(work, range(64))
+    assert working == []
+    assert threads.each(lambda row: row, range(3)) == [0, 1, 2]  # and it is still of use
+
+
+def test_columns_of_different_lengths_are_refused(threads):
+    with pytest.raises(ValueError, match="argument 2 is shorter"):
+        threads.each(print, range(3), range(2))
+
+
+def test_a_forked_process_starts_threads_of_its_own(threads):
+    assert threads.each(lambda row: row, range(8)) == list(range(8))
+    reading, writing = os.pipe()
+    child = os.fork()
+    if not child:
+        os.write(writing, bytes(threads.each(lambda row: row, range(8))))
+        os._exit(0)
+    os.close(writing)
+    with os.fdopen(reading, "rb") as pipe:
+        assert pipe.read() == bytes(range(8))
+    os.waitpid(child, 0)
+
+
+def test_threads_end_when_closed_and_start_again(threads):
+    before = threading.active_count()
+    threads.each(time.sleep, [0.001] * 8)
+    threads.close()
+    assert threading.active_count() == before
+    assert threads.each(lambda row: row, range(2)) == [0, 1]

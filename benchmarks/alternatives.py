@@ -1,12 +1,12 @@
 """Ways not taken beside those taken: to resize, blur and blank images, and to draw noise for them.
 
 `python -m softfeed.benchmarks.alternatives` resizes images of photographs' sizes on a CPU with torch in a few threads,
-which is the loader's own way, with Pillow in the same threads, and with DALI's operator. It blurs batches at the default
-strengths with the loader's two own ways, by the cosine transform on a CPU and by two products of matrices in torch on a
-GPU, and with two passes of DALI's `fn.filter`, whose kernels are as long as a tail of 1e-5 of their sum asks for. It
-draws normal pixels in one thread with the loader's own way and with those of torch and numpy. It blanks batches in place
-with numpy, as one square per image and as 32 cells per image, which is the loader's own way on a CPU, and with DALI's
-operator, which copies them.
+which is the loader's own way, with Pillow in the same threads, and with DALI's operator. It blurs batches at the
+default strengths with the loader's two own ways, by the cosine transform on a CPU and by two products of matrices in
+torch on a GPU, and with two passes of DALI's `fn.filter`, whose kernels are as long as a tail of 1e-5 of their sum
+asks for. It draws normal pixels in one thread with the loader's own way and with those of torch and numpy. It blanks
+batches in place with numpy, as one square per image and as 32 cells per image, which is the loader's own way on a CPU,
+and with DALI's operator, which copies them.
 """
 
 from __future__ import annotations

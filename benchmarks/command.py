@@ -47,8 +47,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         choices=tuple(SUITES),
         default="steps",
         help="steps: the loader's steps added in turn; operations: each operation against the soft crop, and soft "
-        "against hard; peers: other loaders, on an image folder; scaling: threads, batch sizes, ranks, sizes of the "
-        "set; memory: whether it stays flat (default: %(default)s)",
+        "against hard; peers: other loaders, on an image folder; storage: what smaller images give; scaling: threads, "
+        "batch sizes, ranks, sizes of the set; memory: whether it stays flat (default: %(default)s)",
     )
     what.add_argument("--peers", dest="suite", action="store_const", const="peers", help="same as --suite peers")
     what.add_argument(
@@ -66,7 +66,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "--synthetic",
         type=int,
         metavar="N",
-        help="write a synthetic shard set of N samples to DATA, and play that; not for peers",
+        help="write a synthetic shard set of N samples to DATA, and play that; not for peers and storage",
     )
     what.add_argument(
         "--max-side",
@@ -108,8 +108,8 @@ def _add_playing(group: argparse._ArgumentGroup) -> None:
         "--cold",
         action="store_true",
         default=None,
-        help="steps, operations, peers: drop the files from the page cache before each turn (default: read every file "
-        "once, so that it is warm)",
+        help="steps, operations, peers, storage: drop the files from the page cache before each turn (default: read "
+        "every file once, so that it is warm)",
     )
 
 

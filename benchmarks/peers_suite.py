@@ -10,6 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from PIL import Image
 
 from ..pipelines.shards.convert import convert
@@ -25,6 +26,7 @@ from .result import Result
 from .session import Session
 
 _LEAST = 4000  # images of an epoch: fewer are played several times over, so that its beginning and end count little
+_MOST = 20_000  # images that are copied, which must not take hours
 
 
 def run(session: Session, args: argparse.Namespace) -> Result:
@@ -89,18 +91,21 @@ def files_below(folder: Path) -> list[str]:
     return sorted({str(path.resolve()) for path in folder.rglob("*") if path.is_file()})
 
 
-def same_files(source: Path, folder: Path, *, max_side: int | None) -> Path:
+def same_files(source: Path, folder: Path, *, max_side: int | None, most: int = _MOST) -> Path:
     """An image folder of RGB JPEGs that every peer can read, several times over if there are few.
 
     Args:
         source: Image folder. Its RGB JPEGs are linked to; other images are written anew as JPEGs of quality 95.
         folder: Where to.
         max_side: Longest side in pixels; then every image is written anew as a 4:2:0 JPEG of quality 90.
+        most: How many images to take; of more, as many in even steps over all classes.
     """
     paths, labels, classes = scan_image_folder(source)
+    taken = np.linspace(0, len(paths), min(len(paths), most), endpoint=False).astype(int)
+    paths, labels = [paths[row] for row in taken], labels[taken]
     copies = -(-_LEAST // len(paths))
-    for name in classes:
-        (folder / name).mkdir(parents=True)
+    for label in np.unique(labels):
+        (folder / classes[label]).mkdir(parents=True)
     for number, (path, label) in enumerate(zip(paths, labels.tolist(), strict=True)):
         first = folder / classes[label] / f"0-{number:08d}.jpg"
         with Image.open(path) as image:

@@ -23,6 +23,7 @@ SUITES = {
     "steps": {"recipe", "model", "synthetic", "cold", *_TURNS, *_OUTPUT},
     "operations": {"synthetic", "cold", *_TURNS, *_OUTPUT},
     "peers": {"max_side", "cold", *_TURNS},
+    "storage": {"recipe", "cold", *_TURNS, *_OUTPUT},
     "scaling": {"recipe", "synthetic", *_TURNS, *_OUTPUT},
     "memory": {"recipe", "images", "synthetic", *_OUTPUT},
 }

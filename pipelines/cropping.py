@@ -9,7 +9,7 @@ Three ways lead from a window to the output, chosen when the graph is built:
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -22,6 +22,8 @@ from .recipe import Normalize, Recipe
 # The standard deviation that turns the one pixel of an invisible image into the fill value: what is left of it is
 # below 1e-35, and 0 in half precision. Infinity would do it exactly, but DALI makes NaN of it.
 _BLANKING_STD = np.float32(3e38)
+
+_LONGEST = 64  # times the output's side that an image is resized to before its window is cut from it
 
 
 def way(recipe: Recipe, *, raw: bool) -> str:
@@ -42,7 +44,14 @@ def _filter_radius(window: Window, size: int) -> np.ndarray:
 
 
 def crop_numbers(
-    recipe: Recipe, frame: Frame, window: Window, placement: Placement, flipped: np.ndarray, *, raw: bool
+    recipe: Recipe,
+    frame: Frame,
+    window: Window,
+    placement: Placement,
+    flipped: np.ndarray,
+    *,
+    raw: bool,
+    whole_images: bool,
 ) -> dict[str, np.ndarray]:
     """Graph inputs of a batch's windows, one row per sample; see the stages for their meaning."""
     inputs: dict[str, np.ndarray] = {"mirror": flipped.astype(np.int32)}
@@ -50,31 +59,67 @@ def crop_numbers(
         # the flip comes first, so a flipped image shifts the other way
         left = np.where(flipped, -window.left, window.left)
         return inputs | {"shift": np.stack([window.top, left], axis=1).astype(np.int32)}
-    visible = (placement.width > 0) & (placement.height > 0)
+    visible = ((placement.width > 0) & (placement.height > 0))[:, None]
+    numbers = _of_whole_images(frame, window) if whole_images else _of_visible_parts(recipe, frame, window, placement)
+    inputs |= numbers.inputs
+    if way(recipe, raw=raw) == "canvas":
+        inputs["canvas_start"] = np.where(visible, -numbers.corner, frame.size).astype(np.int32)
+        return inputs
+    # crop_mirror_normalize places an image of n pixels at position p * (size - n) of the output
+    free = frame.size - numbers.resized
+    inputs["position"] = np.clip(numbers.corner / np.where(free == 0, 1, free), 0, 1).astype(np.float32)
+    std = np.where(visible, np.array(_pixels(recipe.normalize)[1])[None], _BLANKING_STD)
+    return inputs | {"std": std.astype(np.float32)}
+
+
+class _Resizing(NamedTuple):
+    """What is decoded and resized of N images."""
+
+    inputs: dict[str, np.ndarray]
+    corner: np.ndarray  # where the resized images lie in the output, (N, 2) pixels, vertical first
+    resized: np.ndarray  # their sides, (N, 2) pixels, vertical first
+
+
+def _of_visible_parts(recipe: Recipe, frame: Frame, window: Window, placement: Placement) -> _Resizing:
+    """The visible part of each window is decoded, and resized to the pixels that it takes in the output."""
     # A window that shows nothing still needs a pixel to decode; the placing stages blank it.
     margin = 0 if recipe.crop.whole_pixels else _filter_radius(window, frame.size)
     sides = np.stack([frame.height, frame.width], axis=1)
     first = np.stack([placement.source_top, placement.source_left], axis=1)
-    last = first + np.stack([placement.source_height, placement.source_width], axis=1)
+    length = np.stack([placement.source_height, placement.source_width], axis=1)
     start = np.clip(np.floor(first) - margin, 0, sides - 1)
-    inputs["start"] = start.astype(np.int32)
-    inputs["extent"] = (np.clip(np.ceil(last) + margin, start + 1, sides) - start).astype(np.int32)
+    inputs = {
+        "start": start.astype(np.int32),
+        "extent": (np.clip(np.ceil(first + length) + margin, start + 1, sides) - start).astype(np.int32),
+    }
+    resized = np.stack([placement.height, placement.width], axis=1)
     if recipe.crop.resizes:
-        inputs["resized"] = np.stack([np.maximum(side, 1) for side in (placement.height, placement.width)], axis=1)
+        inputs["resized"] = np.maximum(resized, 1)
     if not recipe.crop.whole_pixels:
-        corner = np.stack([placement.source_top, placement.source_left], axis=1) - inputs["start"]
-        inputs["region_start"] = corner.astype(np.float32)
-        side = np.stack([placement.source_height, placement.source_width], axis=1)
-        inputs["region_end"] = (corner + side).astype(np.float32)
-    corner = np.stack([placement.top, placement.left], axis=1)
-    if way(recipe, raw=raw) == "canvas":
-        inputs["canvas_start"] = np.where(visible[:, None], -corner, frame.size).astype(np.int32)
-        return inputs
-    # crop_mirror_normalize places an image of n pixels at position p * (size - n) of the output
-    free = np.maximum(frame.size - np.stack([placement.height, placement.width], axis=1), 1)
-    inputs["position"] = np.clip(corner / free, 0, 1).astype(np.float32)
-    std = np.where(visible[:, None], np.array(_pixels(recipe.normalize)[1])[None], _BLANKING_STD)
-    return inputs | {"std": std.astype(np.float32)}
+        inputs["region_start"] = (first - inputs["start"]).astype(np.float32)
+        inputs["region_end"] = (first - inputs["start"] + length).astype(np.float32)
+    return _Resizing(inputs, np.stack([placement.top, placement.left], axis=1), resized)
+
+
+def _of_whole_images(frame: Frame, window: Window) -> _Resizing:
+    """Images are decoded and resized whole, as torchvision does it, so far that the window has the output's size.
+
+    For windows that lie within their images and do not end on whole pixels of them, but do so of the resized ones. An
+    image that would become very long is first cut to the whole pixels around its window, which changes the scale by up
+    to a pixel, as it might not fit into memory.
+    """
+    sides = np.stack([frame.height, frame.width], axis=1).astype(np.float64)
+    first = np.stack([window.top, window.left], axis=1).astype(np.float64)
+    length = np.stack([window.height, window.width], axis=1).astype(np.float64)
+    resized = np.rint(sides * frame.size / length)
+    corner = -np.rint(first * frame.size / length)
+    start = np.zeros(sides.shape)
+    cut = (resized > _LONGEST * frame.size).any(axis=1)
+    start[cut] = np.floor(first[cut])
+    sides[cut] = np.minimum(np.ceil(first + length), sides)[cut] - start[cut]
+    resized[cut], corner[cut] = frame.size, 0
+    inputs = {"start": start.astype(np.int32), "extent": sides.astype(np.int32), "resized": resized.astype(np.float32)}
+    return _Resizing(inputs, corner, resized)
 
 
 def resized(images: Any, inputs: dict[str, Any]) -> Any:

@@ -36,6 +36,7 @@ class GraphOptions:
         device_id: GPU to run on, or None for the CPU.
         prefetch: Batches in flight.
         decoder: Settings of the decoder; of no meaning for raw images.
+        two_graphs: Whether images are resized between two graphs, see `split`.
     """
 
     batch_size: int
@@ -43,6 +44,7 @@ class GraphOptions:
     device_id: int | None
     prefetch: int
     decoder: Decoder
+    two_graphs: bool = False
 
 
 def in_graph(recipe: Recipe, device: torch.device) -> Recipe:

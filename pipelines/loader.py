@@ -28,7 +28,7 @@ from .process import default_threads, pick_device, place_among_ranks
 from .recipe import Recipe
 from .runner import Runner
 from .sources import Source, open_source
-from .split import new_runner
+from .split import in_two_graphs, new_runner
 from .state import Place
 from .threads import RowThreads
 
@@ -181,7 +181,8 @@ class Loader:
         decoder = decoder_for(
             self._source, self.device, batch_size, hw_decoder_load=hw_decoder_load, roi_decode=roi_decode
         )
-        self._options = GraphOptions(batch_size, threads, device_id, prefetch, decoder)
+        two_graphs = in_two_graphs(recipe, self.device)
+        self._options = GraphOptions(batch_size, threads, device_id, prefetch, decoder, two_graphs)
         self._errors = ErrorLog(self._source, on_error, max_errors)
         self._preparer = Preparer(
             self._source,
@@ -192,6 +193,7 @@ class Loader:
             seed=seed,
             num_threads=threads,
             leave_out=last_batch == "keep",
+            whole_images=two_graphs and not recipe.crop.whole_pixels,
         )
         if timeout is not None:
             checks.positive("timeout", timeout)

@@ -98,7 +98,14 @@ class Plan:
 
 
 def plan(
-    recipe: Recipe, draws: Draws, shape: tuple[np.ndarray, np.ndarray], *, size: int, epoch: float, raw: bool = False
+    recipe: Recipe,
+    draws: Draws,
+    shape: tuple[np.ndarray, np.ndarray],
+    *,
+    size: int,
+    epoch: float,
+    raw: bool = False,
+    whole_images: bool = False,
 ) -> Plan:
     """Draw and compute a batch's numbers.
 
@@ -109,6 +116,7 @@ def plan(
         size: Side of the square output in pixels.
         epoch: Time in epochs, for schedules: the epoch's number plus the share of it that has passed.
         raw: Whether the images are raw pixels.
+        whole_images: Whether whole images are resized, and the window is cut from the result.
     """
     height, width = (side.astype(np.float32) for side in shape)
     frame = Frame(draws, width, height, size, epoch)
@@ -119,7 +127,7 @@ def plan(
     flipped = np.zeros(draws.count, bool)
     if recipe.flip is not None:
         flipped = draws.uniform("flip", 1)[0] < recipe.flip.probability
-    inputs = crop_numbers(recipe, frame, window, placement, flipped, raw=raw)
+    inputs = crop_numbers(recipe, frame, window, placement, flipped, raw=raw, whole_images=whole_images)
     policy = {}
     if recipe.policy is not None:
         numbers = recipe.policy.numbers(draws, epoch)

@@ -70,9 +70,10 @@ class Preparer:
         seed: Seed of order and draws.
         num_threads: CPU threads for reading headers.
         leave_out: Whether batches are shorter by the samples that fail.
+        whole_images: Whether whole images are resized, see `plan`.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - one parameter per independent choice
         self,
         source: Source,
         recipe: Recipe,
@@ -83,9 +84,10 @@ class Preparer:
         seed: int,
         num_threads: int,
         leave_out: bool,
+        whole_images: bool,
     ) -> None:
         self._source, self._recipe, self._size, self._seed = source, recipe, image_size, seed
-        self._errors, self._leave_out = errors, leave_out
+        self._errors, self._leave_out, self._whole_images = errors, leave_out, whole_images
         self._reader = SampleReader(source)
         self._new_shapes = lambda: ImageShapes(source, batch_size, num_threads)
         self._shapes = self._new_shapes()
@@ -192,7 +194,8 @@ class Preparer:
         # of the step of all ranks, so that schedules go by what was played and not by who played it
         time = epoch.number + step.begin / len(epoch.order)
         raw = self._source.raw_shape is not None
-        numbers = plan(self._recipe, draws, shape, size=self._size, epoch=time, raw=raw)
+        how = {"raw": raw, "whole_images": self._whole_images}
+        numbers = plan(self._recipe, draws, shape, size=self._size, epoch=time, **how)
         return Prepared(step, index, images, numbers, epoch, fetched, stand_in=self._leave_out and not good.any())
 
     def _stand_in(self, epoch: Epoch, step: Step) -> Fetched:

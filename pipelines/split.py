@@ -79,9 +79,9 @@ class SplitRunner:
             self._finishing.close()
 
 
-def resizes_between_graphs(recipe: Recipe, device: torch.device) -> bool:
-    """Whether a recipe's images are resized outside the graph, which only works for windows of whole pixels."""
-    return device.type == "cpu" and recipe.crop.resizes and recipe.crop.whole_pixels
+def in_two_graphs(recipe: Recipe, device: torch.device) -> bool:
+    """Whether a recipe's images are resized outside the graph."""
+    return device.type == "cpu" and recipe.crop.resizes
 
 
 def new_runner(  # noqa: PLR0913 - what a graph is built of, and what runs it
@@ -111,7 +111,7 @@ def new_runner(  # noqa: PLR0913 - what a graph is built of, and what runs it
     """
     device = torch.device("cpu") if options.device_id is None else torch.device("cuda", options.device_id)
     first_stage = "cut" if raw else "decode"
-    if not resizes_between_graphs(recipe, device):
+    if not options.two_graphs:
         graph = build_graph(recipe, example, options, size=size, raw=raw, output=output, until=until)
         return kind(graph, device, options.prefetch)
     first, rest = split_numbers(example, recipe.views)

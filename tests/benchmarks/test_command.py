@@ -175,6 +175,7 @@ USELESS = {
         ("steps", ["max-side", "images"]),
         ("operations", ["recipe", "model", "max-side", "images"]),
         ("peers", ["recipe", "model", "synthetic", "images", "dtype", "channels-last"]),
+        ("storage", ["model", "synthetic", "max-side", "images"]),
         ("scaling", ["model", "max-side", "images", "cold"]),
         ("memory", ["model", "max-side", "seconds", "repeats", "cold"]),
     ],

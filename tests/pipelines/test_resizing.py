@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from nvidia.dali import fn, types
 from nvidia.dali.pipeline import pipeline_def
 from PIL import Image
-from softfeed.pipelines import Loader, RandAugment, Recipe, SoftCrop, presets, split
+from softfeed.pipelines import Loader, RandAugment, Recipe, SoftCrop, loader, presets, split
 from softfeed.pipelines.cropping import resized, resized_on_cpu
 from softfeed.pipelines.runner import GraphRunner
 from torchvision.transforms import functional
@@ -100,13 +100,13 @@ def test_two_graphs_give_what_one_gives(noise_sets, monkeypatch, resized_by_dali
     """The one graph is what a GPU runs. With its resize in the place of torch's, not a bit differs."""
 
     def played():
-        with Loader(noise_sets[kind], RECIPES[recipe], 8, 32, device="cpu") as loader:
-            batches = [batch.images for batch in loader]
-            return type(loader._player._runner), torch.cat(batches)
+        with Loader(noise_sets[kind], RECIPES[recipe], 8, 32, device="cpu") as played:
+            batches = [batch.images for batch in played]
+            return type(played._player._runner), torch.cat(batches)
 
     monkeypatch.setattr(split, "resized_on_cpu", resized_by_dali)
     two_graphs, two = played()
-    monkeypatch.setattr(split, "resizes_between_graphs", lambda recipe, device: False)
+    monkeypatch.setattr(loader, "in_two_graphs", lambda recipe, device: False)
     one_graph, one = played()
     assert (two_graphs, one_graph) == (split.SplitRunner, GraphRunner)
     torch.testing.assert_close(two, one, rtol=0, atol=0)

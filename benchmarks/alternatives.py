@@ -64,7 +64,7 @@ def _resize_by_pillow(image: np.ndarray, height: int, width: int) -> Image.Image
 
 
 def _in_graph(operator: Callable[[Any], Any], images: list[np.ndarray], layout: str, options: Options) -> Batches:
-    """Do one thing to images in a DALI graph on the CPU, which has the images of the next batch meanwhile."""
+    """Do one thing to images in a DALI graph on the CPU."""
     dtype = {"HWC": types.DALIDataType.UINT8, "CHW": types.DALIDataType.FLOAT}[layout]
     device_id: Any = None  # DALI's types leave out the None that its documentation names
 

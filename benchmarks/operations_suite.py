@@ -1,4 +1,4 @@
-"""The suite `operations`: what softness and each operation cost, all in the same graph with the same settings."""
+"""The suite `operations`: what softness and each operation cost, all with the same settings."""
 
 from __future__ import annotations
 

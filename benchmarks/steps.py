@@ -16,7 +16,7 @@ import torch
 
 from ..pipelines import Loader, Recipe
 from ..pipelines.ahead import Failure, WorkAhead
-from ..pipelines.graph import in_graph, stages
+from ..pipelines.graph import graph_part, stages
 from ..pipelines.playing import Player
 from ..pipelines.preparing import Prepared
 from ..pipelines.reading import SampleReader
@@ -107,7 +107,7 @@ def _counts(loader: Loader) -> Batches:
 
 def _split(played: Played) -> tuple[Recipe, list[str]]:
     """A recipe's part that the graph does, and the slots that it fills beside those, which come after it."""
-    graphs = in_graph(played.recipe, torch.device(played.device))
+    graphs = graph_part(played.recipe, torch.device(played.device))
     return graphs, [slot for slot in _LATE if getattr(graphs, slot) != getattr(played.recipe, slot)]
 
 
@@ -155,12 +155,22 @@ class _UpTo(Loader):
 
 
 class _NothingToTorch(GraphRunner):
-    """Runs a graph and leaves its output as it is: maybe images of several sizes."""
+    """Runs a graph that may want fewer inputs, and leaves its output as it is: maybe images of several sizes."""
 
-    def _next(self) -> Any:
-        self.pending -= 1
-        stream = {} if self._device.type == "cpu" else {"cuda_stream": torch.cuda.current_stream(self._device)}
-        return range(sum(map(len, self._graph.outputs(**stream))))
+    def submit(self, images: Any, inputs: dict[str, np.ndarray]) -> None:
+        super().submit(images, {name: array for name, array in inputs.items() if _is_fed(self._graph, name)})
+
+    def _handed_over(self, outputs: Any) -> range:
+        return range(sum(map(len, outputs)))
+
+
+def _is_fed(graph: Any, name: str) -> bool:
+    """Whether an input is left in a graph: those that only later stages use are not."""
+    try:
+        graph.input_feed_count(name)
+    except KeyError:
+        return False
+    return True
 
 
 def _ahead(produce: Any, items: Iterable[Any]) -> Iterator[Any]:

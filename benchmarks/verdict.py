@@ -20,7 +20,7 @@ _ADVICE = {
     "policy": "use fewer or cheaper operations, more cores, or a GPU",
     "normalise": "use a smaller output, more cores, or a GPU",
     "shift": "use more cores, or a GPU",
-    "occlusion": "use fewer patches, more cores, or a GPU",
+    "occlusion": "use fewer patches, or a GPU",
     "hand-over": "use larger batches, which share the cost",
     "mix": "mix fewer batches, use more cores, or a GPU",
     "noise": "leave it out, use more cores, or a GPU",

@@ -2,7 +2,8 @@
 
 Three ways lead from a window to the output, chosen when the graph is built:
 
-- `fused`: the visible part is decoded, resized to the pixels it takes, then placed, flipped and normalised in one step.
+- `fused`: the visible part is decoded, resized to the pixels it takes, then placed, flipped and normalised in one step;
+  on a CPU, windows that do not end on whole pixels are cut from the resized image instead.
 - `canvas`: as before, but placed on a uint8 canvas, because a policy wants to work on it before normalisation.
 - `shift`: raw images of the output size are flipped and normalised, then shifted.
 """
@@ -148,11 +149,14 @@ def resized_on_cpu(image: np.ndarray, height: int, width: int) -> np.ndarray:
     Returns:
         uint8 (height, width, 3), within one value of the exact result, as each of the two axes is rounded.
     """
+    if image.shape[:2] in ((height, width), (1, 1)):
+        # torch would copy the one with threads of its own, which a forked child does not have, and takes the other for
+        # an image with channels first
+        return np.ascontiguousarray(np.broadcast_to(image, (height, width, 3)))
     # as a batch of one with channels last, which the quick way is for
     pixels = torch.from_numpy(image)[None].permute(0, 3, 1, 2)
     pixels = torch.nn.functional.interpolate(pixels, (height, width), mode="bilinear", antialias=True)
-    # a single pixel counts as channels first, too, and then gives that
-    return pixels.contiguous(memory_format=torch.channels_last).permute(0, 2, 3, 1)[0].numpy()
+    return pixels.permute(0, 2, 3, 1)[0].numpy()
 
 
 def placed(images: Any, inputs: dict[str, Any], normalize: Normalize, output: Output, *, size: int) -> Any:

@@ -72,7 +72,8 @@ class Finisher:
         ends = patches.top + patches.height, patches.left + patches.width
         for row, rectangles in enumerate(np.stack([patches.top, patches.left, *ends], axis=2).tolist()):
             for top, left, bottom, right in rectangles:
-                pixels[row, :, top:bottom, left:right] = 0
+                if bottom > top and right > left:  # else it is not used
+                    pixels[row, :, top:bottom, left:right] = 0
 
     def mix(self, images: torch.Tensor, mixing: Mixing) -> torch.Tensor:
         """The images, float32 (N, 3, S, S), mixed with each other; another tensor."""

@@ -28,7 +28,7 @@ IMAGES = "images"  # name of the input with encoded bytes or raw pixels
 
 @dataclass(frozen=True)
 class GraphOptions:
-    """How a graph is built; none of these changes what it computes.
+    """How a graph is built; but for the last, none of these changes what it computes.
 
     Attributes:
         batch_size: Largest batch.
@@ -36,7 +36,7 @@ class GraphOptions:
         device_id: GPU to run on, or None for the CPU.
         prefetch: Batches in flight.
         decoder: Settings of the decoder; of no meaning for raw images.
-        two_graphs: Whether images are resized between two graphs, see `split`.
+        two_graphs: Whether images are resized between two graphs, see `split`, which changes the pixels at borders.
     """
 
     batch_size: int
@@ -47,7 +47,7 @@ class GraphOptions:
     two_graphs: bool = False
 
 
-def in_graph(recipe: Recipe, device: torch.device) -> Recipe:
+def graph_part(recipe: Recipe, device: torch.device) -> Recipe:
     """The recipe without the steps that are done to the batches which the graph hands over, see `finishing`."""
     late = {"mix": None, "noise": None, "mollify": None}
     return replace(recipe, **(late if device.type != "cpu" else late | {"occlude": None}))

@@ -19,9 +19,10 @@ from .decoder import HW_DECODER_LOAD, decoder_for
 from .draws import permutation
 from .faults import MAX_ERRORS, ErrorLog, SampleError
 from .frameworks import DatasetView, EpochSampler, SequentialEpochSampler
-from .graph import GraphOptions, computed_after_graph, in_graph
+from .graph import GraphOptions, computed_after_graph, graph_part
 from .output import Output
 from .partition import Step, partition
+from .plan import GraphWork
 from .playing import Player
 from .preparing import Prepared, Preparer
 from .process import default_threads, pick_device, place_among_ranks
@@ -83,9 +84,9 @@ class Loader:
         details: Whether batches tell what was drawn.
         rank: This process among `world_size`; None asks torch.distributed if it is initialised, else 0.
         world_size: Number of processes that share the data; None as for `rank`, else 1.
-        num_threads: CPU threads of the graph; None divides this process's cores among the machine's ranks, and leaves
-            one to Python for raw images.
-        prefetch: Batches kept ahead, >= 1.
+        num_threads: CPU threads of the graph, and as many on a CPU for what is done beside it; None divides this
+            process's cores among the machine's ranks, and leaves one to Python for raw images.
+        prefetch: Batches kept ahead, >= 1; on a CPU one of them is finished, and of others the decoded images are kept.
         on_error: What becomes of a sample that cannot be read or decoded. "raise" raises an error that names its
             shard, offset and original name. "skip" records it in `errors`, and goes on in step with the other ranks:
             its place in the batch is taken by the next good sample, which is then played twice; with
@@ -99,7 +100,8 @@ class Loader:
         hw_decoder_load: Share of the images that a GPU's JPEG engines decode, in [0, 1]; `softfeed tune` finds the
             best.
         roi_decode: Whether only the visible part of an image is decoded; None does so wherever it works, which on a
-            GPU is tried once per machine, see `roi_probe`. The pixels are the same.
+            GPU is tried once per machine, see `roi_probe`. The pixels are the same. On a CPU the evaluation crop takes
+            whole images anyway.
 
     Raises:
         FileNotFoundError: if there is no data.
@@ -193,7 +195,11 @@ class Loader:
             seed=seed,
             num_threads=threads,
             leave_out=last_batch == "keep",
-            whole_images=two_graphs and not recipe.crop.whole_pixels,
+            work=GraphWork(
+                raw=self._source.raw_shape is not None,
+                whole_images=two_graphs and not recipe.crop.whole_pixels,
+                occludes=graph_part(recipe, self.device).occlude is not None,
+            ),
         )
         if timeout is not None:
             checks.positive("timeout", timeout)
@@ -363,7 +369,7 @@ class Loader:
 
     def _new_runner(self, example: dict[str, np.ndarray], **options: Any) -> Runner:
         return new_runner(
-            in_graph(self.recipe, self.device),
+            graph_part(self.recipe, self.device),
             example,
             self._options,
             self._threads,

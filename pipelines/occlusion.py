@@ -1,12 +1,11 @@
 """The occlude slot of a recipe: rectangles set to 0, the mean colour, and what they leave of the label.
 
 Every mask draws its rectangles on the host, clipped to the output and without overlaps, so that the pixels that they
-cover are counted exactly; visibility is the uncovered share of the output. The graph sets them to 0 in one `fn.erase`
-after normalisation, which copies the batch: on two CPU cores masked recipes reached 0.94 to 1.00 of the plain soft
-crop's images/s (`softfeed bench --suite operations`). Blanking the finished batch in place costs little for one square,
-but four times as much for 32 of them (`python -m softfeed.benchmarks.alternatives`), and would keep the thread of the
-training loop busy. Erasing the uint8 pixels before normalisation would copy a quarter of the bytes, but
-the mean colour is no whole pixel value, so that patches would come out near 0 and not 0.
+cover are counted exactly; visibility is the uncovered share of the output. On a GPU the graph sets them to 0 in one
+`fn.erase` after normalisation. On a CPU that copies the batch, and blanking the finished batch in place takes a fifth
+of the time for a square, and as long for 32 of them (`python -m softfeed.benchmarks.alternatives`). Erasing the uint8
+pixels before normalisation would copy a quarter of the bytes, but the mean colour is no whole pixel value, so that
+patches would come out near 0 and not 0.
 """
 
 from __future__ import annotations

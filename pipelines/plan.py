@@ -8,6 +8,7 @@ whole batch at once: the same geometry as operators of the graph took about 0.1 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -97,6 +98,14 @@ class Plan:
         return details | self.policy
 
 
+class GraphWork(NamedTuple):
+    """What a graph is given, and what is left to it; a plan has the numbers for that."""
+
+    raw: bool = False  # whether images come as raw pixels
+    whole_images: bool = False  # whether they are resized whole, and their windows cut from the result
+    occludes: bool = True  # whether the graph sets patches to 0
+
+
 def plan(
     recipe: Recipe,
     draws: Draws,
@@ -104,8 +113,7 @@ def plan(
     *,
     size: int,
     epoch: float,
-    raw: bool = False,
-    whole_images: bool = False,
+    work: GraphWork = GraphWork(),  # noqa: B008 - a tuple
 ) -> Plan:
     """Draw and compute a batch's numbers.
 
@@ -115,8 +123,7 @@ def plan(
         shape: Heights and widths of the images in pixels, each (N,), > 0.
         size: Side of the square output in pixels.
         epoch: Time in epochs, for schedules: the epoch's number plus the share of it that has passed.
-        raw: Whether the images are raw pixels.
-        whole_images: Whether whole images are resized, and the window is cut from the result.
+        work: What the graph does.
     """
     height, width = (side.astype(np.float32) for side in shape)
     frame = Frame(draws, width, height, size, epoch)
@@ -127,7 +134,7 @@ def plan(
     flipped = np.zeros(draws.count, bool)
     if recipe.flip is not None:
         flipped = draws.uniform("flip", 1)[0] < recipe.flip.probability
-    inputs = crop_numbers(recipe, frame, window, placement, flipped, raw=raw, whole_images=whole_images)
+    inputs = crop_numbers(recipe, frame, window, placement, flipped, raw=work.raw, whole_images=work.whole_images)
     policy = {}
     if recipe.policy is not None:
         numbers = recipe.policy.numbers(draws, epoch)
@@ -136,7 +143,8 @@ def plan(
     patches = None
     if recipe.occlude is not None:
         patches = recipe.occlude.patches(draws, size, epoch)
-        inputs |= occlusion_numbers(patches)
+        if work.occludes:
+            inputs |= occlusion_numbers(patches)
         certainties.append(recipe.occlude.certainty(patches, size))
     mixing = None if recipe.mix is None else recipe.mix.draw(draws, size, epoch)
     unmixed = len(certainties)  # what comes from here on is done to the mixed image

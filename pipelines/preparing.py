@@ -11,7 +11,7 @@ import numpy as np
 from .draws import Draws, permutation
 from .faults import ErrorBudgetError, ErrorLog
 from .partition import Step
-from .plan import Plan, plan
+from .plan import GraphWork, Plan, plan
 from .reading import SampleReader
 from .recipe import Recipe
 from .shapes import ImageShapes, unexplained
@@ -70,7 +70,7 @@ class Preparer:
         seed: Seed of order and draws.
         num_threads: CPU threads for reading headers.
         leave_out: Whether batches are shorter by the samples that fail.
-        whole_images: Whether whole images are resized, see `plan`.
+        work: What the graph does.
     """
 
     def __init__(  # noqa: PLR0913 - one parameter per independent choice
@@ -84,10 +84,10 @@ class Preparer:
         seed: int,
         num_threads: int,
         leave_out: bool,
-        whole_images: bool,
+        work: GraphWork,
     ) -> None:
         self._source, self._recipe, self._size, self._seed = source, recipe, image_size, seed
-        self._errors, self._leave_out, self._whole_images = errors, leave_out, whole_images
+        self._errors, self._leave_out, self._work = errors, leave_out, work
         self._reader = SampleReader(source)
         self._new_shapes = lambda: ImageShapes(source, batch_size, num_threads)
         self._shapes = self._new_shapes()
@@ -193,9 +193,7 @@ class Preparer:
         shape = np.tile(shape[0], views), np.tile(shape[1], views)
         # of the step of all ranks, so that schedules go by what was played and not by who played it
         time = epoch.number + step.begin / len(epoch.order)
-        raw = self._source.raw_shape is not None
-        how = {"raw": raw, "whole_images": self._whole_images}
-        numbers = plan(self._recipe, draws, shape, size=self._size, epoch=time, **how)
+        numbers = plan(self._recipe, draws, shape, size=self._size, epoch=time, work=self._work)
         return Prepared(step, index, images, numbers, epoch, fetched, stand_in=self._leave_out and not good.any())
 
     def _stand_in(self, epoch: Epoch, step: Step) -> Fetched:

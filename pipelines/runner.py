@@ -42,7 +42,6 @@ class GraphRunner:
         # The graph reads images where they lie, so they are kept until it has run, and on a GPU, where it runs
         # behind the host, for as many batches again.
         self._kept: deque[object] = deque(maxlen=2 * depth + 1)
-        self._used: dict[str, bool] = {}
         self._fed = 0
         self._fillers = 0
         self.pending = 0
@@ -52,14 +51,13 @@ class GraphRunner:
 
         Args:
             images: Encoded bytes, uint8 (bytes,) each, or raw pixels, uint8 (N, height, width, 3).
-            inputs: The numbers of its plan, one row per sample; those that the graph has no use for are left out.
+            inputs: The numbers of its plan, one row per sample.
         """
         self._last = (images, inputs)
         self._kept.append(images)
         self._graph.feed_input(IMAGES, images)
         for name, array in inputs.items():
-            if self._has_use_for(name):
-                self._graph.feed_input(name, array)
+            self._graph.feed_input(name, array)
         self.pending += 1
         # A new graph starts its first `depth` batches together, at the first call, and needs them all by then.
         self._fed = min(self._fed + 1, self._depth)
@@ -107,23 +105,19 @@ class GraphRunner:
         self._graph._shutdown()
         self._kept.clear()
 
-    def _has_use_for(self, name: str) -> bool:
-        """Whether an input is left in the graph: DALI takes out those that no operator needs."""
-        if name not in self._used:
-            try:
-                self._graph.input_feed_count(name)
-            except (KeyError, RuntimeError):
-                self._used[name] = False
-            else:
-                self._used[name] = True
-        return self._used[name]
-
-    def _next(self) -> torch.Tensor:
+    def _next(self) -> Any:
         self.pending -= 1
         stream: dict[str, Any] = {}
         if self._device.type != "cpu":
             stream["cuda_stream"] = torch.cuda.current_stream(self._device)
-        views = [torch.from_dlpack(output.as_tensor()) for output in self._graph.outputs(**stream)]
+        outputs = self._graph.outputs(**stream)
+        if self._device.type == "cpu":  # it has run, and needs what it read no more
+            self._kept.popleft()
+        return self._handed_over(outputs)
+
+    def _handed_over(self, outputs: Any) -> Any:
+        """What becomes of a batch that the graph has run, one list of images for each view."""
+        views = [torch.from_dlpack(output.as_tensor()) for output in outputs]
         if len(views) == 1:
             return views[0]
         if self._device.type == "cpu":  # torch would start threads, which get in the way of the graph's

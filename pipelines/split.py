@@ -8,8 +8,11 @@ and where nothing is resized, one graph does it all.
 
 from __future__ import annotations
 
+import contextlib
 from collections import deque
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
+from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -23,18 +26,21 @@ from .runner import GraphRunner, Runner
 from .threads import RowThreads
 from .views import split_numbers
 
+_QUICK = ("AVX2", "AVX512")
+
 
 class ImageRunner(GraphRunner):
     """Runs a graph on the CPU whose images are of several sizes."""
 
-    def _next(self) -> list[np.ndarray]:
+    def _handed_over(self, outputs: Any) -> list[np.ndarray]:
         """Images of a batch where DALI put them, several views behind each other; good until the next call."""
-        self.pending -= 1
-        return [np.asarray(image) for view in self._graph.outputs() for image in view]
+        return [np.asarray(image) for view in outputs for image in view]
 
 
 class SplitRunner:
     """Does as a `GraphRunner` does, with two graphs on a CPU and a resize between them.
+
+    While the consumer is busy with a batch, a thread resizes and finishes the next one.
 
     Args:
         decoding: Gives the visible parts of images.
@@ -47,18 +53,48 @@ class SplitRunner:
         self, decoding: ImageRunner, finishing: GraphRunner | None, *, threads: RowThreads | None = None, views: int
     ) -> None:
         self._decoding, self._finishing, self._threads, self._views = decoding, finishing, threads, views
-        self._numbers: deque[dict[str, np.ndarray]] = deque()
+        self._numbers: deque[dict[str, np.ndarray]] = deque()  # of the batches that are not finished yet
+        self._use_of_decoding = Lock()
+        self._ahead = ThreadPoolExecutor(1, "softfeed-ahead")
+        self._next: Future | None = None  # the batch that the thread finishes
 
     def submit(self, images: list[np.ndarray] | np.ndarray, inputs: dict[str, np.ndarray]) -> None:
-        """Start a batch; returns at once. See `GraphRunner.submit`."""
+        """Start a batch; waits only for the decoding of one before. See `GraphRunner.submit`."""
         first, rest = split_numbers(inputs, self._views)
-        self._numbers.append(rest)
-        self._decoding.submit(images, first)
+        with self._use_of_decoding:
+            self._numbers.append(rest)
+            self._decoding.submit(images, first)
 
     def collect(self) -> Any:
         """Images of the oldest batch in flight. See `GraphRunner.collect`."""
-        parts = self._decoding.collect()
-        numbers = self._numbers.popleft()
+        future, self._next = self._next, None
+        images = self._finished() if future is None else future.result()
+        if self._numbers:
+            # no thread can start when the interpreter is about to exit and waits for that of the caller
+            with contextlib.suppress(RuntimeError):
+                self._next = self._ahead.submit(self._finished)
+        return images
+
+    def drain(self) -> bool:
+        """Wait for all batches in flight and drop them. See `GraphRunner.drain`."""
+        future, self._next = self._next, None
+        if future is not None and future.exception() is not None:
+            return False
+        self._numbers.clear()
+        return self._decoding.drain() and (self._finishing is None or self._finishing.drain())
+
+    def close(self) -> None:
+        """End the graphs. See `GraphRunner.close`."""
+        self._ahead.shutdown()
+        self._decoding.close()
+        if self._finishing is not None:
+            self._finishing.close()
+
+    def _finished(self) -> Any:
+        """The oldest batch that is not finished yet, resized and finished."""
+        with self._use_of_decoding:
+            parts = self._decoding.collect()
+            numbers = self._numbers.popleft()
         if self._threads is None:
             return parts
         images = self._threads.each(resized_on_cpu, parts, *numbers.pop("resized").astype(int).T.tolist())
@@ -67,21 +103,13 @@ class SplitRunner:
         self._finishing.submit(images, numbers)
         return self._finishing.collect()
 
-    def drain(self) -> bool:
-        """Wait for all batches in flight and drop them. See `GraphRunner.drain`."""
-        self._numbers.clear()
-        return self._decoding.drain() and (self._finishing is None or self._finishing.drain())
-
-    def close(self) -> None:
-        """End the graphs. See `GraphRunner.close`."""
-        self._decoding.close()
-        if self._finishing is not None:
-            self._finishing.close()
-
 
 def in_two_graphs(recipe: Recipe, device: torch.device) -> bool:
-    """Whether a recipe's images are resized outside the graph."""
-    return device.type == "cpu" and recipe.crop.resizes
+    """Whether a recipe's images are resized outside the graph: on a CPU for which torch has the quick way.
+
+    Without it torch is slower, and starts threads of its own, which a forked child does not have.
+    """
+    return device.type == "cpu" and recipe.crop.resizes and torch.backends.cpu.get_cpu_capability() in _QUICK
 
 
 def new_runner(  # noqa: PLR0913 - what a graph is built of, and what runs it

@@ -9,7 +9,8 @@ from __future__ import annotations
 import os
 from collections import deque
 from collections.abc import Callable, Iterable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
+from threading import Lock
 from typing import Any, TypeVar
 
 Result = TypeVar("Result")
@@ -26,6 +27,7 @@ class RowThreads:
         self._others = count - 1
         self._pool: ThreadPoolExecutor | None = None
         self._process = 0  # that the pool is of
+        self._starting = Lock()  # several threads may be the first
 
     def each(self, work: Callable[..., Result], *columns: Iterable) -> list[Result]:
         """Call `work` with each row of some columns, in the threads; what it returned, in order.
@@ -46,8 +48,14 @@ class RowThreads:
                     return
                 results[row] = work(*arguments)
 
-        others = [self._threads().submit(work_off) for _ in range(min(self._others, len(left) - 1))]
+        others: list[Future] = []
         try:
+            try:
+                others.extend(self._threads().submit(work_off) for _ in range(min(self._others, len(left) - 1)))
+            except RuntimeError:
+                # No thread can be started: there are too many, or the interpreter is about to exit and waits for the
+                # thread of the caller. It then does what the others leave.
+                pass
             work_off()
         finally:
             left.clear()
@@ -64,6 +72,7 @@ class RowThreads:
             pool.shutdown()
 
     def _threads(self) -> ThreadPoolExecutor:
-        if self._pool is None or self._process != os.getpid():  # in a fork there is the pool, but none of its threads
-            self._pool, self._process = ThreadPoolExecutor(self._others, "softfeed-rows"), os.getpid()
-        return self._pool
+        with self._starting:
+            if self._pool is None or self._process != os.getpid():  # in a fork there is the pool, but not its threads
+                self._pool, self._process = ThreadPoolExecutor(self._others, "softfeed-rows"), os.getpid()
+            return self._pool

@@ -1,5 +1,7 @@
 """Small data sets that the tests of this folder make for themselves."""
 
+import os
+import signal
 from collections.abc import Callable, Iterator
 from dataclasses import fields
 from pathlib import Path
@@ -44,6 +46,27 @@ KINDS = {
     "raw": ShardOptions(shard_samples=10, raw=True),
     **{name: ShardOptions(shard_samples=10, format=name) for name in CONTAINERS if name != "webdataset"},
 }
+
+
+def in_fork(function):
+    """Call a function in a forked child, which then leaves as any interpreter does; what it returned, as text."""
+    reading, writing = os.pipe()
+    child = os.fork()
+    if child == 0:
+        status = 1
+        try:
+            os.write(writing, str(function()).encode())
+            status = 0
+        finally:
+            os._exit(status)
+    os.close(writing)
+    with os.fdopen(reading) as pipe:
+        signal.alarm(60)  # a child that hangs ends the test
+        said = pipe.read()
+        _, status = os.waitpid(child, 0)
+        signal.alarm(0)
+    assert status == 0, said
+    return said
 
 
 @pytest.fixture(params=["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
@@ -122,7 +145,7 @@ def make_loader() -> Iterator[Callable[..., Loader]]:
 
     def make(data: Path, recipe: Recipe, batch_size: int = 8, **options: object) -> Loader:
         made.append(
-            Loader(data, recipe, batch_size, 32, **{"device": "cpu", "index": True, "num_threads": 1, **options})
+            Loader(data, recipe, batch_size, 32, **{"device": "cpu", "index": True, "num_threads": 2, **options})
         )
         return made[-1]
 

@@ -16,9 +16,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
-from softfeed.pipelines import CenterCrop, Loader, Recipe, TrivialAugment, loader, presets
+from softfeed.pipelines import CenterCrop, Loader, Recipe, TrivialAugment, loader, presets, split
+from softfeed.pipelines.cropping import resized_on_cpu
 from softfeed.pipelines.draws import Draws
-from softfeed.pipelines.plan import plan
+from softfeed.pipelines.plan import GraphWork, plan
 from torchvision import transforms
 from torchvision.transforms import functional
 
@@ -80,7 +81,14 @@ def test_whole_images_are_cut_where_torchvision_cuts_them(height, width, more):
     ratio = max(height, width) / min(height, width)
     crop, shape = CenterCrop(size + more), (np.array([height]), np.array([width]))
     placed, canvas = (
-        plan(Recipe(crop=crop, policy=policy), Draws(0, 0, 0, 1), shape, size=size, epoch=0, whole_images=True).inputs
+        plan(
+            Recipe(crop=crop, policy=policy),
+            Draws(0, 0, 0, 1),
+            shape,
+            size=size,
+            epoch=0,
+            work=GraphWork(whole_images=True),
+        ).inputs
         for policy in (None, TrivialAugment())
     )
     resized = placed["resized"][0]
@@ -97,17 +105,24 @@ def test_whole_images_are_cut_where_torchvision_cuts_them(height, width, more):
 
 
 @pytest.mark.parametrize("shape", [(3, 2000), (2000, 3)])
-def test_a_very_long_image_takes_no_more_memory_than_others(tmp_path, monkeypatch, shape):
-    """Resized whole, it would be 149,333 pixels long. What it is cut to is near what one graph gives."""
+def test_a_very_long_image_is_not_resized_whole(tmp_path, monkeypatch, shape):
+    """It would become 149,333 pixels long. What it is cut to is near what one graph gives."""
     ramp = np.linspace(0, 255, max(shape)).reshape([-1 if side > 3 else 1 for side in shape])
     pixels = np.broadcast_to(ramp[..., None], (*shape, 3)).astype(np.uint8)
     data = write_folder(tmp_path / "long", {"a/1.png": pixels, "b/1.png": pixels})
+    sizes = []
+
+    def watched(image, height, width):
+        sizes.append((height, width))
+        return resized_on_cpu(image, height, width)
 
     def played():
         with Loader(data, presets.evaluation(), 2, device="cpu") as long:
             (batch,) = long
             return batch.images
 
+    monkeypatch.setattr(split, "resized_on_cpu", watched)
     images = played()
+    assert sizes == [(224, 224)] * 2
     monkeypatch.setattr(loader, "in_two_graphs", lambda recipe, device: False)
     assert (images - played()).abs().max() * 255 * 0.229 < 1.5

@@ -3,7 +3,6 @@
 import gc
 import os
 import shutil
-import signal
 import subprocess
 import sys
 import textwrap
@@ -14,6 +13,8 @@ from pathlib import Path
 import pytest
 import torch
 from softfeed.pipelines import AdditiveNoise, Loader, Mollify, Recipe, SoftCrop, SoftShift, presets
+
+from .conftest import in_fork
 
 CROP, SHIFT = Recipe(crop=SoftCrop()), Recipe(crop=SoftShift())
 FINISHED = Recipe(crop=SoftCrop(), noise=AdditiveNoise(), mollify=Mollify())  # by threads, after the graph
@@ -27,27 +28,6 @@ def python(code, *arguments, timeout=120):
     assert done.returncode == 0, done.stderr[-3000:]
     assert not done.stderr
     return done.stdout
-
-
-def in_fork(function):
-    """Call a function in a forked child, which then leaves as any interpreter does; what it returned, as text."""
-    reading, writing = os.pipe()
-    child = os.fork()
-    if child == 0:
-        status = 1
-        try:
-            os.write(writing, str(function()).encode())
-            status = 0
-        finally:
-            os._exit(status)
-    os.close(writing)
-    with os.fdopen(reading) as pipe:
-        signal.alarm(60)  # a child that hangs ends the test
-        said = pipe.read()
-        _, status = os.waitpid(child, 0)
-        signal.alarm(0)
-    assert status == 0, said
-    return said
 
 
 @pytest.mark.filterwarnings("ignore:.*use of fork\\(\\) may lead to deadlocks:DeprecationWarning")
@@ -136,7 +116,7 @@ def test_an_iterator_that_waits_for_the_reader_is_refused_in_a_forked_child(nois
 
 
 LEAVING = """
-    loader = Loader(sys.argv[1], Recipe(crop=SoftCrop()), 4, 32, device="cpu", num_threads=1)
+    loader = Loader(sys.argv[1], Recipe(crop=SoftCrop()), 4, 32, device="cpu", num_threads=2)
     batches = iter(loader)
     next(batches)
     {ending}
@@ -164,11 +144,11 @@ SPAWNED = """
     import torch.multiprocessing as processes
 
     def play(rank, data):
-        loader = Loader(data, Recipe(crop=SoftCrop()), 4, 32, device="cpu", num_threads=1, rank=rank, world_size=2)
+        loader = Loader(data, Recipe(crop=SoftCrop()), 4, 32, device="cpu", num_threads=2, rank=rank, world_size=2)
         print(len([batch for batch in loader]), flush=True)
 
     if __name__ == "__main__":
-        loader = Loader(sys.argv[1], Recipe(crop=SoftCrop()), 4, 32, device="cpu", num_threads=1)
+        loader = Loader(sys.argv[1], Recipe(crop=SoftCrop()), 4, 32, device="cpu", num_threads=2)
         next(iter(loader))
         processes.spawn(play, (sys.argv[1],), nprocs=2)
 """
@@ -195,7 +175,7 @@ def test_nothing_is_left_of_loaders_that_are_left_anyhow(noise_set):
     def use():
         # not of `make_loader`, which keeps them
         training, validation = (
-            Loader(noise_set, recipe, 8, 32, device="cpu", num_threads=1, index=True)
+            Loader(noise_set, recipe, 8, 32, device="cpu", num_threads=2, index=True)
             for recipe in (FINISHED, presets.evaluation())
         )
         for _ in training:
@@ -276,7 +256,7 @@ MEMORY = """
         gc.collect()
         with open("/proc/self/statm") as file:
             return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
-    loader = Loader(sys.argv[1], presets.by_name("soft-imagenet-ta"), 5, 96, device="cpu", num_threads=1)
+    loader = Loader(sys.argv[1], presets.by_name("soft-imagenet-ta"), 5, 96, device="cpu", num_threads=2)
     used = []
     for _ in range(10):
         for _ in range(10):
@@ -290,3 +270,19 @@ MEMORY = """
 def test_memory_after_ten_epochs_is_that_after_two(photo_folder):
     """Ten passes over ten images count as an epoch."""
     assert float(python(MEMORY, photo_folder)) < 1.02
+
+
+LAST_THREAD = """
+    import threading
+    def train():
+        main = threading.main_thread()
+        main.join()
+        loader = Loader(sys.argv[1], Recipe(crop=SoftCrop(), mollify=Mollify()), 5, 96, device="cpu", num_threads=2)
+        print(sum(len(batch.images) for _ in range(2) for batch in loader))
+    threading.Thread(target=train).start()
+"""
+
+
+def test_a_thread_that_outlives_the_main_one_plays_on(photo_folder):
+    """The interpreter waits for it, and starts no more threads in the pools of the standard library."""
+    assert python(LAST_THREAD, photo_folder) == "20\n"

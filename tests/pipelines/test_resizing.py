@@ -1,6 +1,6 @@
 """The resize on a CPU against the definition in float64 and against Pillow, and two graphs against one."""
 
-from threading import Lock
+from threading import Lock, Semaphore
 
 import numpy as np
 import pytest
@@ -14,6 +14,8 @@ from softfeed.pipelines import Loader, RandAugment, Recipe, SoftCrop, loader, pr
 from softfeed.pipelines.cropping import resized, resized_on_cpu
 from softfeed.pipelines.runner import GraphRunner
 from torchvision.transforms import functional
+
+from .conftest import in_fork
 
 SIDES = st.integers(1, 300)
 
@@ -29,6 +31,8 @@ def weights(before, after):
 @settings(deadline=None)
 @given(SIDES, SIDES, SIDES, SIDES, st.integers(0, 2**32 - 1))
 @example(1, 1, 5, 7, 0)
+@example(1, 1, 224, 224, 0)
+@example(224, 224, 224, 224, 0)
 @example(1, 300, 224, 1, 0)
 @example(300, 1, 1, 224, 0)
 def test_like_the_definition_and_like_pillow(height, width, new_height, new_width, seed):
@@ -110,3 +114,42 @@ def test_two_graphs_give_what_one_gives(noise_sets, monkeypatch, resized_by_dali
     one_graph, one = played()
     assert (two_graphs, one_graph) == (split.SplitRunner, GraphRunner)
     torch.testing.assert_close(two, one, rtol=0, atol=0)
+
+
+@pytest.mark.filterwarnings("ignore:.*use of fork\\(\\) may lead to deadlocks:DeprecationWarning")
+@pytest.mark.parametrize("shape", [(224, 224), (300, 300), (1, 1), (224, 100)])
+def test_a_forked_child_resizes(shape):
+    """torch's own threads, which the parent has started, are not there."""
+    torch.rand(1000, 1000).add_(1)
+    image = np.ones((*shape, 3), np.uint8)
+    assert in_fork(lambda: resized_on_cpu(image, 224, 224).sum()) == str(224 * 224 * 3)
+
+
+@pytest.mark.parametrize("capability", ["DEFAULT", "AVX2"])
+def test_one_graph_where_torch_has_no_quick_way(noise_sets, monkeypatch, capability):
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: capability)
+    with Loader(noise_sets["folder"], RECIPES["plain"], 8, 32, device="cpu") as played:
+        assert len(list(played)) == 4
+        assert isinstance(played._player._runner, split.SplitRunner) == (capability == "AVX2")
+
+
+@pytest.mark.parametrize("prefetch", [2, 4])
+def test_the_next_batch_is_finished_while_the_consumer_is_busy(noise_sets, monkeypatch, prefetch):
+    finished = Semaphore(0)
+    collect = GraphRunner.collect
+
+    def told(runner):
+        images = collect(runner)
+        if isinstance(images, torch.Tensor):  # the second graph's
+            finished.release()
+        return images
+
+    monkeypatch.setattr(GraphRunner, "collect", told)
+    with Loader(noise_sets["folder"], RECIPES["plain"], 8, 32, device="cpu", prefetch=prefetch) as played:
+        for _ in played:
+            assert finished.acquire(timeout=10)  # this batch
+            break
+        batches = iter(played)
+        next(batches)
+        assert finished.acquire(timeout=10)
+        assert finished.acquire(timeout=10)  # nobody has asked for it

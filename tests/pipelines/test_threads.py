@@ -1,11 +1,13 @@
 """Rows of a batch in threads: each once, in order, with nothing left running."""
 
-import os
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from softfeed.pipelines.threads import RowThreads
+
+from .conftest import in_fork
 
 
 @pytest.fixture(params=[1, 2, 5])
@@ -56,17 +58,27 @@ def test_columns_of_different_lengths_are_refused(threads):
         threads.each(print, range(3), range(2))
 
 
+@pytest.mark.filterwarnings("ignore:.*use of fork\\(\\) may lead to deadlocks:DeprecationWarning")
 def test_a_forked_process_starts_threads_of_its_own(threads):
-    assert threads.each(lambda row: row, range(8)) == list(range(8))
-    reading, writing = os.pipe()
-    child = os.fork()
-    if not child:
-        os.write(writing, bytes(threads.each(lambda row: row, range(8))))
-        os._exit(0)
-    os.close(writing)
-    with os.fdopen(reading, "rb") as pipe:
-        assert pipe.read() == bytes(range(8))
-    os.waitpid(child, 0)
+    expected = list(range(8))
+    assert threads.each(lambda row: row, range(8)) == expected
+    assert in_fork(lambda: threads.each(lambda row: row, range(8))) == str(expected)
+
+
+def test_rows_are_worked_on_where_no_thread_starts(threads, monkeypatch):
+    """The first starts, the second does not; that is what an exiting interpreter and a limit on threads look like."""
+    started = []
+
+    def submit(pool, work):
+        if started:
+            raise RuntimeError("can't start new thread")
+        started.append(work)
+        return really_submit(pool, work)
+
+    really_submit = ThreadPoolExecutor.submit
+    monkeypatch.setattr(ThreadPoolExecutor, "submit", submit)
+    for _ in range(2):
+        assert threads.each(lambda row: time.sleep(0.001) or row, range(20)) == list(range(20))
 
 
 def test_threads_end_when_closed_and_start_again(threads):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import statistics
 import time
 from typing import Any
 
@@ -16,6 +17,7 @@ from .session import Session
 from .steps import Played, of_loader
 
 _LOOKS = 10  # times that memory is looked at
+_SAMPLES = 16  # batches of a look, as each finds other images in flight; their median counts
 _BOUND = 0.02  # that it may grow from the first look to the last
 
 
@@ -38,24 +40,28 @@ def play(played: Played, images: int) -> list[dict[str, Any]]:
 
     looks, done = [], 0
     begin, cpu, before = time.perf_counter(), cpu_seconds(), 0
+    sampled: list[float] = []
     loader = played.loader()
     while len(looks) < _LOOKS:
         for count in of_loader(loader)():
             done += count
-            if done < images * (len(looks) + 1) / _LOOKS:
+            wanted = images * (len(looks) + 1) / _LOOKS
+            if done >= wanted - _SAMPLES * count:
+                sampled.append(host_bytes() / 1e6)
+            if done < wanted:
                 continue
             settle()
             now, spent = time.perf_counter(), cpu_seconds()
             looks.append(
                 {
                     "images": done,
-                    "host_mb": host_bytes() / 1e6,
+                    "host_mb": statistics.median(sampled),
                     "gpu_mb": None if (used := gpu_bytes()) is None else used / 1e6,
                     "images_per_s": (done - before) / (now - begin),
                     "cpu_s_per_image": (spent - cpu) / (done - before),
                 }
             )
-            begin, cpu, before = now, spent, done
+            begin, cpu, before, sampled = now, spent, done, []
             if len(looks) == _LOOKS:
                 break
     return looks

@@ -10,6 +10,7 @@ import numpy as np
 
 from .draws import Draws, permutation
 from .faults import ErrorBudgetError, ErrorLog
+from .heap import Heap
 from .partition import Step
 from .plan import GraphWork, Plan, plan
 from .reading import SampleReader
@@ -88,7 +89,7 @@ class Preparer:
     ) -> None:
         self._source, self._recipe, self._size, self._seed = source, recipe, image_size, seed
         self._errors, self._leave_out, self._work = errors, leave_out, work
-        self._reader = SampleReader(source)
+        self._reader, self._heap = SampleReader(source), Heap()
         self._new_shapes = lambda: ImageShapes(source, batch_size, num_threads)
         self._shapes = self._new_shapes()
 
@@ -142,6 +143,7 @@ class Preparer:
         self._shapes.close()
 
     def _prepare(self, epoch: Epoch, step: Step) -> Prepared:
+        self._heap.trim_now_and_then()
         index = epoch.order[np.arange(step.start, step.start + step.count) % len(epoch.order)]
         return self._assemble(epoch, step, self._fetch(index, self._reader))
 

@@ -26,7 +26,7 @@ from .result import Result
 from .session import Session
 
 _LEAST = 4000  # images of an epoch: fewer are played several times over, so that its beginning and end count little
-_MOST = 20_000  # images that are copied, which must not take hours
+MOST = 20_000  # images that are copied, which must not take hours
 
 
 def run(session: Session, args: argparse.Namespace) -> Result:
@@ -44,10 +44,11 @@ def run(session: Session, args: argparse.Namespace) -> Result:
     workers = session.played.threads or len(os.sched_getaffinity(0))
     with ExitStack() as stack:
         scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="softfeed-peers-")))
-        folder, shards = source.root, source.root
+        folder, shards, images = source.root, source.root, len(source)
         if source.raw_shape is None:
             session.progress.turn("writing a folder and a shard set for all")
             folder = same_files(source.root, scratch / "images", max_side=args.max_side)
+            images = min(images, MOST)
             shards = convert(folder, scratch / "shards", ShardOptions(check=False), workers=1).folder
         played = session.played
         job = Job(folder, shards, scratch, played.batch_size, played.image_size, workers, played.device)
@@ -59,6 +60,7 @@ def run(session: Session, args: argparse.Namespace) -> Result:
         "peer_versions": {package: version for name in rates for package, version in packages(name).items()},
         "skipped": skipped,
         "workers": workers,
+        "images": images,
         "max_side": args.max_side,
     }
     words = verdict(rates) + [f"{name} was skipped: {reason}" for name, reason in skipped.items()]
@@ -91,7 +93,7 @@ def files_below(folder: Path) -> list[str]:
     return sorted({str(path.resolve()) for path in folder.rglob("*") if path.is_file()})
 
 
-def same_files(source: Path, folder: Path, *, max_side: int | None, most: int = _MOST) -> Path:
+def same_files(source: Path, folder: Path, *, max_side: int | None, most: int = MOST) -> Path:
     """An image folder of RGB JPEGs that every peer can read, several times over if there are few.
 
     Args:

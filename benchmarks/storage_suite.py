@@ -1,8 +1,8 @@
 """The suite `storage`: what smaller images in a shard set give, in images/s and in bytes.
 
 Images of a folder, up to 4,000 of them, are converted to one set after the other: as they are (but those that are no
-RGB JPEGs as JPEGs of quality 95), with chroma at half the resolution, and scaled down to several longest sides. What that
-costs in accuracy is for a training run to say.
+RGB JPEGs as JPEGs of quality 95), with chroma at half the resolution, and scaled down to several longest sides. What
+that costs in accuracy is for a training run to say.
 """
 
 from __future__ import annotations

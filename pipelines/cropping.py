@@ -89,7 +89,7 @@ def _of_visible_parts(recipe: Recipe, frame: Frame, window: Window, placement: P
     first = np.stack([placement.source_top, placement.source_left], axis=1)
     length = np.stack([placement.source_height, placement.source_width], axis=1)
     start = np.clip(np.floor(first) - margin, 0, sides - 1)
-    inputs = {
+    inputs: dict[str, np.ndarray] = {
         "start": start.astype(np.int32),
         "extent": (np.clip(np.ceil(first + length) + margin, start + 1, sides) - start).astype(np.int32),
     }

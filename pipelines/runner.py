@@ -64,7 +64,7 @@ class GraphRunner:
         if self._fed == self._depth:
             self._graph.schedule_run()
 
-    def collect(self) -> torch.Tensor:
+    def collect(self) -> Any:
         """Images of the oldest batch in flight as the graph wrote them, on the device, without a copy.
 
         Several views are copied, one behind the other: (V * N, ...).

@@ -6,6 +6,7 @@
   `steps-float16` the same with float16 images, channels last;
 - `operations`: soft against hard, each operation alone, the full recipe over the graph up to the resize;
 - `peers`: other loaders; `peers-500` the same on images re-encoded to 500 pixels;
+- `storage`: what smaller images give;
 - `alternatives`: the blur's own cost for a batch of 256;
 - `outputs`: float32, float16 and bfloat16, channels first and last, shares of the JPEG engines;
 - `memory`: host and GPU over 200,000 images;
@@ -35,6 +36,7 @@ def runs(data: str, device: str) -> dict[str, list[str]]:
         "operations": [*BENCH, data, *large, "--suite", "operations"],
         "peers": [*BENCH, data, *large, "--suite", "peers"],
         "peers-500": [*BENCH, data, *large, "--suite", "peers", "--max-side", "500"],
+        "storage": [*BENCH, data, *large, "--suite", "storage", "--dtype", "float16"],
         "alternatives": ["-m", "softfeed.benchmarks.alternatives", *large],
         "outputs": ["-m", "softfeed.benchmarks.outputs", data, *large],
         "memory": [*BENCH, data, *large, "--suite", "memory"],

@@ -26,12 +26,8 @@ def test_every_run_is_a_valid_command(tmp_path):
     found = {name: parsed([*words, *output]) for name, words in gpu_runs.runs("images", "cuda").items()}
     assert found["steps"].model == "resnet50"
     assert found["steps-float16"].dtype == "float16"
-    assert {found[name].suite for name in ("operations", "peers", "memory", "scaling")} == {
-        "operations",
-        "peers",
-        "memory",
-        "scaling",
-    }
+    suites = {"operations", "peers", "storage", "memory", "scaling"}
+    assert {found[name].suite for name in suites} == suites
     assert found["peers-500"].max_side == 500
     assert all(args.device == "cuda" and args.output == tmp_path / "r.json" for args in found.values())
     assert found["alternatives"].batch_size == found["outputs"].batch_size == 256

@@ -20,6 +20,12 @@ from .conftest import in_fork
 SIDES = st.integers(1, 300)
 
 
+@pytest.fixture(autouse=True)
+def quick_torch(monkeypatch):
+    """The CPU is one for which torch has its quick way; on others the results are the same, only slower."""
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX2")
+
+
 def weights(before, after):
     """Triangles as wide as an output pixel is in the source, and at least two pixels, that sum to 1."""
     scale = before / after

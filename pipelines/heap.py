@@ -11,7 +11,8 @@ import ctypes
 import time
 from collections.abc import Callable
 
-_EVERY_S = 10.0  # it takes about 20 ms
+_EVERY_S = 1.0  # at most so often, and at most for
+_SHARE = 0.01  # of the time
 
 
 def _trim() -> Callable[[int], int] | None:
@@ -22,13 +23,14 @@ def _trim() -> Callable[[int], int] | None:
 
 
 class Heap:
-    """Gives free memory back to the system, every few seconds that it is asked to."""
+    """Gives free memory back to the system, when it is asked to and it is time."""
 
     def __init__(self) -> None:
         self._trim, self._due = _trim(), time.monotonic() + _EVERY_S
 
     def trim_now_and_then(self) -> None:
         """Do so if it is time to; for a thread that nobody waits for."""
-        if self._trim is not None and time.monotonic() >= self._due:
+        if self._trim is not None and (begin := time.monotonic()) >= self._due:
             self._trim(0)
-            self._due = time.monotonic() + _EVERY_S
+            end = time.monotonic()
+            self._due = end + max(_EVERY_S, (end - begin) / _SHARE)

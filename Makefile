@@ -30,7 +30,7 @@ format: $(VENV)/.installed-dev
 	$(BIN)/ruff check --fix $(SOURCES)
 	$(BIN)/ruff format $(SOURCES)
 
-# DATA=image folder or shard set; SUITE=steps, operations, peers, scaling or memory; OUTPUT=JSON file (optional)
+# DATA=image folder or shard set; SUITE=steps, operations, peers, storage, scaling or memory; OUTPUT=JSON file (optional)
 SUITE ?= steps
 bench: $(VENV)/.installed
 	$(BIN)/softfeed bench $(DATA) --suite $(SUITE) $(if $(OUTPUT),--output $(OUTPUT))

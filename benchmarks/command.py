@@ -42,7 +42,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of the command."""
     parser.add_argument("data", metavar="DATA", help="image folder or shard set; with --synthetic where to write it")
     what = parser.add_argument_group("what is measured")
-    what.add_argument(
+    suite = what.add_mutually_exclusive_group()
+    suite.add_argument(
         "--suite",
         choices=tuple(SUITES),
         default="steps",
@@ -50,7 +51,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "against hard; peers: other loaders, on up to 20,000 images of a folder; storage: what smaller images give; "
         "scaling: threads, batch sizes, ranks, sizes of the set; memory: whether it stays flat (default: %(default)s)",
     )
-    what.add_argument("--peers", dest="suite", action="store_const", const="peers", help="same as --suite peers")
+    suite.add_argument("--peers", dest="suite", action="store_const", const="peers", help="same as --suite peers")
     what.add_argument(
         "--model",
         metavar="NAME",

@@ -46,11 +46,15 @@ def run(session: Session, args: argparse.Namespace) -> Result:
     """Measure the suite.
 
     Raises:
-        ValueError: if the data is no image folder.
+        ValueError: if the data is no image folder, or the recipe is for images of one size.
     """
     source = open_source(session.played.data)
     if source.shard_set is not None:
         raise ValueError(f"data must be an image folder for storage, got the shard set {source.root}")
+    if not session.played.recipe.crop.resizes:
+        raise ValueError(
+            f"recipe must have a crop that resizes for storage, got {type(session.played.recipe.crop).__name__}"
+        )
     with tempfile.TemporaryDirectory(prefix="softfeed-storage-") as scratch:
         folder = same_files(source.root, Path(scratch, "images"), max_side=None, most=_IMAGES)
         contenders: dict[str, Contender] = {}

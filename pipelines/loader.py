@@ -144,6 +144,8 @@ class Loader:
         hw_decoder_load: float = HW_DECODER_LOAD,
         roi_decode: bool | None = None,
     ) -> None:
+        if not isinstance(recipe, Recipe):
+            raise TypeError(f"recipe must be a Recipe, got {recipe!r}; presets.by_name(NAME) gives one by its name")
         checks.not_negative("seed", seed)
         for name, value in (("batch_size", batch_size), ("image_size", image_size), ("prefetch", prefetch)):
             checks.whole(name, value)

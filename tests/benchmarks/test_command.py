@@ -212,3 +212,9 @@ def test_what_was_measured_outlives_a_process_that_fails(tiny_folder, tmp_path, 
     found = from_json(output)
     assert found.facts["peak_memory"] == {"skipped": "OSError: no room for file"}
     assert len(found.rates) == 6
+
+
+def test_two_suites_are_refused(tiny_folder, capsys):
+    with pytest.raises(SystemExit):
+        bench(tiny_folder, "--suite", "storage", "--peers")
+    assert "argument --peers: not allowed with argument --suite" in capsys.readouterr().err

@@ -57,3 +57,8 @@ def test_few_images_are_repeated_and_of_many_some_are_taken(photographs, tmp_pat
     assert len(paths) == count
     assert classes == ("class0", "class1", "class2")
     assert np.ptp(np.bincount(labels)) == 0  # of every class as many
+
+
+def test_recipes_for_images_of_one_size_are_refused(photographs, capsys):
+    assert cli.main(["bench", str(photographs), "--suite", "storage", "--recipe", "soft-cifar"]) == 2
+    assert "recipe must have a crop that resizes for storage, got SoftShift" in capsys.readouterr().err

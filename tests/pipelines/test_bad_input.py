@@ -271,3 +271,8 @@ def test_the_repr_of_a_recipe_builds_it_again():
     decayed = presets.with_sigma_decay(presets.by_name("soft-cifar"), epoch=180)
     assert eval(repr(decayed), names) == decayed
     assert np.isclose(decayed.crop.sigma.at(180), 0.0003)
+
+
+def test_a_recipe_is_no_name(noise_folder):
+    with pytest.raises(TypeError, match=r"recipe must be a Recipe, got 'soft-imagenet'; presets\.by_name"):
+        Loader(noise_folder, "soft-imagenet", 8, 32)

@@ -39,8 +39,8 @@ class GraphRunner:
 
     def __init__(self, graph: Pipeline, device: torch.device, depth: int) -> None:
         self._graph, self._device, self._depth = left_alone(graph), device, depth
-        # The graph reads images where they lie, so they are kept until it has run, and on a GPU, where it runs
-        # behind the host, for as many batches again.
+        # The graph reads images where they lie, so they are kept until it has run, and for as many batches again: on a
+        # GPU it runs behind the host, and a decoder may hold on to the bytes of its last batch.
         self._kept: deque[object] = deque(maxlen=2 * depth + 1)
         self._fed = 0
         self._fillers = 0
@@ -110,10 +110,7 @@ class GraphRunner:
         stream: dict[str, Any] = {}
         if self._device.type != "cpu":
             stream["cuda_stream"] = torch.cuda.current_stream(self._device)
-        outputs = self._graph.outputs(**stream)
-        if self._device.type == "cpu":  # it has run, and needs what it read no more
-            self._kept.popleft()
-        return self._handed_over(outputs)
+        return self._handed_over(self._graph.outputs(**stream))
 
     def _handed_over(self, outputs: Any) -> Any:
         """What becomes of a batch that the graph has run, one list of images for each view."""

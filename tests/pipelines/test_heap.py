@@ -28,6 +28,8 @@ def test_what_is_free_goes_back_when_it_is_time(monkeypatch):
 
 
 def test_another_c_library_is_left_alone(monkeypatch):
-    monkeypatch.setattr(heap.ctypes, "CDLL", lambda name: object())
     monkeypatch.setattr(heap, "_EVERY_S", 0.0)
-    heap.Heap().trim_now_and_then()
+    monkeypatch.setattr(heap.ctypes, "CDLL", lambda name: object())
+    another = heap.Heap()
+    another.trim_now_and_then()
+    assert another._trim is None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import threading
+from pathlib import Path
 from typing import Any
 
 import psutil
@@ -12,15 +13,22 @@ _EVERY_S = 0.2
 
 
 def host_bytes() -> int:
-    """Bytes of memory of this process and its children; what several of them share counts once (PSS)."""
+    """Bytes of memory of this process and its children; what several of them share counts once.
+
+    The parts of libraries and other files that are in memory count in full, of the process that has most of them: the
+    kernel's own share per process (PSS) shrinks by hundreds of megabytes while another program has torch loaded.
+    """
     process = psutil.Process()
-    total = 0
+    own, files = 0, 0
     for member in [process, *process.children(recursive=True)]:
         try:
-            total += member.memory_full_info().pss
-        except (psutil.NoSuchProcess, psutil.AccessDenied):
+            fields = Path(f"/proc/{member.pid}/smaps_rollup").read_text().splitlines()[1:]
+            kilobytes = {name: int(rest.split()[0]) for name, rest in (line.split(":") for line in fields)}
+            files = max(files, member.memory_info().shared - 1024 * kilobytes["Pss_Shmem"])
+        except (psutil.Error, OSError):  # it has ended, or is of another user
             continue
-    return total
+        own += 1024 * (kilobytes["Pss_Anon"] + kilobytes["Pss_Shmem"])
+    return own + files
 
 
 def gpu_bytes() -> int | None:

@@ -26,7 +26,7 @@ _TYPES = {np.dtype(np.float32): types.DALIDataType.FLOAT, np.dtype(np.int32): ty
 IMAGES = "images"  # name of the input with encoded bytes or raw pixels
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class GraphOptions:
     """How a graph is built; but for the last, none of these changes what it computes.
 
@@ -36,6 +36,8 @@ class GraphOptions:
         device_id: GPU to run on, or None for the CPU.
         prefetch: Batches in flight.
         decoder: Settings of the decoder; of no meaning for raw images.
+        reuses_memory: Whether a batch is written where an earlier one was, so that it is good until the next one is
+            asked for; else it is of whoever takes it.
         two_graphs: Whether images are resized between two graphs, see `split`, which changes the pixels at borders.
     """
 
@@ -44,6 +46,7 @@ class GraphOptions:
     device_id: int | None
     prefetch: int
     decoder: Decoder
+    reuses_memory: bool = False
     two_graphs: bool = False
 
 
@@ -110,6 +113,7 @@ def build_graph(
         num_threads=options.num_threads,
         device_id=options.device_id,
         prefetch_queue_depth=options.prefetch,
+        exec_dynamic=not options.reuses_memory,
         # affinity pins DALI's threads to the first cores, on which every other loader of the machine pins its own
         set_affinity=False,
     )

@@ -1,8 +1,8 @@
 """Free memory that the C library holds back.
 
-Bytes, decoded images and batches are made by some threads and freed by others. glibc gives each thread a heap, and
-what is free in the middle of one stays with the process: from 20,000 to 200,000 photographs it grew by 10 %, and with
-this by 3 % and 7 % in two runs (`softfeed bench DATA --suite memory`).
+Bytes of images and the buffers they are decoded to are made by some threads and freed by others. glibc gives each
+thread a heap, and what is free in the middle of one stays with the process: a tenth to a sixth more memory over 100,000
+photographs (`softfeed bench DATA --suite memory`).
 """
 
 from __future__ import annotations

@@ -186,7 +186,14 @@ class Loader:
             self._source, self.device, batch_size, hw_decoder_load=hw_decoder_load, roi_decode=roi_decode
         )
         two_graphs = in_two_graphs(recipe, self.device)
-        self._options = GraphOptions(batch_size, threads, device_id, prefetch, decoder, two_graphs)
+        self._options = GraphOptions(
+            batch_size=batch_size,
+            num_threads=threads,
+            device_id=device_id,
+            prefetch=prefetch,
+            decoder=decoder,
+            two_graphs=two_graphs,
+        )
         self._errors = ErrorLog(self._source, on_error, max_errors)
         self._preparer = Preparer(
             self._source,

@@ -106,18 +106,27 @@ class Player:
 
     def _collect(self, in_flight: deque[Prepared], build: Build) -> tuple[Prepared, torch.Tensor]:
         """Wait for the oldest batch in flight; where it holds samples that do not decode, for it without them."""
+        alone = False
         while True:
             assert self._runner is not None
             try:
                 images = self._runner.collect()
             except RuntimeError as error:
                 self._drop_graph()  # one that failed is of no further use
-                self._preparer.blame(in_flight[0], error)
-                in_flight[0] = self._preparer.again(in_flight[0])
-                for waiting in in_flight:
+                if self._preparer.blame(in_flight[0], error):
+                    in_flight[0] = self._preparer.again(in_flight[0])
+                elif len(in_flight) == 1 or alone:
+                    raise self._preparer.unexplained(in_flight[0], error) from error
+                else:  # A graph that reuses memory gives nothing more once it failed on a batch behind this one.
+                    alone = True
+                for waiting in [in_flight[0]] if alone else in_flight:
                     self._submit(waiting, build)
             else:
-                return in_flight.popleft(), images
+                collected = in_flight.popleft()
+                if alone:
+                    for waiting in in_flight:
+                        self._submit(waiting, build)
+                return collected, images
 
 
 def _check_process(process: int) -> None:

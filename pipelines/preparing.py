@@ -104,21 +104,28 @@ class Preparer:
         epoch = Epoch(number, permutation(self._seed, number, count) if shuffle else np.arange(count))
         return lambda step: self._prepare(epoch, step)
 
-    def blame(self, prepared: Prepared, error: RuntimeError) -> None:
+    def blame(self, prepared: Prepared, error: RuntimeError) -> bool:
         """Find and record the samples of a batch that the graph failed on, so that `again` goes without them.
 
+        Returns:
+            Whether there are any.
+
         Raises:
-            Exception: the one of the first of them, unless such samples are skipped; or another, if none is to blame.
+            Exception: the one of the first of them, unless such samples are skipped; `error` for raw images.
         """
         if self._source.raw_shape is not None:
             raise error
         index, images = prepared.fetched
         rows = np.flatnonzero(~self._errors.known(index))
         failures = self._shapes.unreadable(index[rows], [images[row] for row in rows])
-        if not failures:
-            raise unexplained(self._source, index[rows].tolist(), error)
         for row, failure in failures.items():
             self._errors.add(int(index[rows[row]]), failure.reason, failure)
+        return bool(failures)
+
+    def unexplained(self, prepared: Prepared, error: RuntimeError) -> Exception:
+        """For a graph that failed on a batch of which no sample is to blame."""
+        index = prepared.fetched.index
+        return unexplained(self._source, index[~self._errors.known(index)].tolist(), error)
 
     def again(self, prepared: Prepared) -> Prepared:
         """The batch without the samples that are now known to fail; everything else about it stays."""

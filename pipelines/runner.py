@@ -43,8 +43,7 @@ class GraphRunner:
         # GPU it runs behind the host, and a decoder may hold on to the bytes of its last batch.
         self._kept: deque[object] = deque(maxlen=2 * depth + 1)
         self._fed = 0
-        self._fillers = 0
-        self.pending = 0
+        self._in_flight: deque[bool] = deque()  # of each batch, whether it is wanted, or just fills the graph up
 
     def submit(self, images: list[np.ndarray] | np.ndarray, inputs: dict[str, np.ndarray]) -> None:
         """Start a batch; returns at once.
@@ -58,7 +57,7 @@ class GraphRunner:
         self._graph.feed_input(IMAGES, images)
         for name, array in inputs.items():
             self._graph.feed_input(name, array)
-        self.pending += 1
+        self._in_flight.append(True)
         # A new graph starts its first `depth` batches together, at the first call, and needs them all by then.
         self._fed = min(self._fed + 1, self._depth)
         if self._fed == self._depth:
@@ -73,13 +72,12 @@ class GraphRunner:
             RuntimeError: if the graph failed on the batch; it is of no use afterwards.
         """
         while self._fed < self._depth:  # an epoch shorter than the prefetch
-            self._fillers += 1
             self.submit(*self._last)
-        images = self._next()
-        while self.pending and self.pending == self._fillers:
+            self._in_flight[-1] = False
+        # Only now: what was collected last is good until here.
+        while not self._in_flight[0]:
             self._next()
-            self._fillers -= 1
-        return images
+        return self._next()
 
     def drain(self) -> bool:
         """Wait for all batches in flight and drop them.
@@ -88,15 +86,14 @@ class GraphRunner:
             Whether the graph is still of use; it is not if one of them failed.
         """
         try:
-            if self.pending and self._fed < self._depth:
+            if self._in_flight and self._fed < self._depth:
                 self.collect()
-            while self.pending:
+            while self._in_flight:
                 self._next()
         except (AttributeError, RuntimeError):
             # RuntimeError: a batch failed. AttributeError: this runs while the garbage collector takes a dropped
             # loader apart, and the graph went first.
             return False
-        self._fillers = 0
         return True
 
     def close(self) -> None:
@@ -106,7 +103,7 @@ class GraphRunner:
         self._kept.clear()
 
     def _next(self) -> Any:
-        self.pending -= 1
+        self._in_flight.popleft()
         stream: dict[str, Any] = {}
         if self._device.type != "cpu":
             stream["cuda_stream"] = torch.cuda.current_stream(self._device)

@@ -161,7 +161,10 @@ def new_runner(  # noqa: PLR0913 - what a graph is built of, and what runs it
         graph = build_graph(recipe, example, options, size=size, raw=raw, output=output, until=until)
         return kind(graph, device, options.prefetch)
     first, rest = split_numbers(example, recipe.views)
-    graph = build_graph(recipe, first, options, size=size, raw=raw, output=output, until=first_stage)
+    # Decoded images of a batch are read once and left, so they may lie where earlier ones did. As pieces of their own,
+    # of tens of megabytes, they come and go in heaps of 64, and what a process takes up wanders by a tenth.
+    decoded = replace(options, reuses_memory=True)
+    graph = build_graph(recipe, first, decoded, size=size, raw=raw, output=output, until=first_stage)
     decoding = ImageRunner(graph, device, options.prefetch)
     if until == first_stage:
         return SplitRunner(decoding, None, views=recipe.views)

@@ -1,6 +1,7 @@
 """The resize on a CPU against the definition in float64 and against Pillow, and two graphs against one."""
 
 from threading import Lock, Semaphore
+from time import sleep
 
 import numpy as np
 import pytest
@@ -137,6 +138,49 @@ def test_one_graph_where_torch_has_no_quick_way(noise_sets, monkeypatch, capabil
     with Loader(noise_sets["folder"], RECIPES["plain"], 8, 32, device="cpu") as played:
         assert len(list(played)) == 4
         assert isinstance(played._player._runner, split.SplitRunner) == (capability == "AVX2")
+
+
+@pytest.fixture
+def decoding(noise_sets):
+    """Builds what decodes batches of 8 and leaves the images where they are, and the batches of an epoch for it."""
+    with Loader(noise_sets["encoded"], presets.evaluation(), 8, 32, device="cpu", prefetch=3) as played:
+        prepare = played._preparer.of_epoch(0, shuffle=True)
+        batches = [prepare(step) for step in played._steps_from(0)]
+        runner = played._new_runner(batches[0].plan.inputs, until="decode")
+
+        def submit(batch):
+            runner.submit(batch.images, batch.plan.inputs)
+
+        yield runner, submit, batches
+        runner.close()
+
+
+def test_decoded_images_lie_where_earlier_ones_lay(decoding):
+    """New places for each batch would be memory that comes and goes in heaps by tens of megabytes."""
+    runner, submit, batches = decoding
+    for batch in batches[:2]:
+        submit(batch)
+    places = []
+    for batch in batches * 8:
+        submit(batch)
+        places.append(runner.collect()[0].ctypes.data)
+    assert len(set(places[len(places) // 2 :])) <= 4
+
+
+def test_decoded_images_are_good_until_the_next_are_asked_for(decoding):
+    """Also those of a new graph's first batches, which are fewer than it starts together."""
+    runner, submit, batches = decoding
+    for _ in range(2):
+        submit(batches[0])
+        images = runner.collect()
+        copies = [image.copy() for image in images]
+        for batch in batches[1:]:
+            submit(batch)
+        sleep(0.2)  # they have run
+        for image, copy in zip(images, copies, strict=True):
+            np.testing.assert_array_equal(image, copy)
+        for _ in batches[1:]:
+            runner.collect()
 
 
 @pytest.mark.parametrize("prefetch", [2, 4])

@@ -120,6 +120,9 @@ def _is_worker(pid):
 def test_ctrl_c_while_workers_start_is_one_line(tmp_path, image_folder, after_s):
     """The workers import for seconds, and get the signal too, as a terminal sends it to all of the foreground group."""
     source = image_folder(classes=2, each=40)
+    for image in [path for path in source.rglob("*") if path.is_file()]:
+        for number in range(100):  # so that it is not over before the signal comes
+            image.with_name(f"{number}-{image.name}").hardlink_to(image)
     command = [sys.executable, "-m", "softfeed.train.cli", "convert", source, tmp_path / "set", "--workers=2"]
     process = subprocess.Popen(
         [*command, "--shard-size=4"], start_new_session=True, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True

@@ -101,10 +101,16 @@ class SampleReader:
 
     def _file(self, index: int) -> np.ndarray:
         """A file that is an image."""
-        image = np.fromfile(self._source.files[int(self._source.file[index])], np.uint8)
-        if not len(image):
+        # np.fromfile takes half as long again
+        descriptor = os.open(self._source.files[int(self._source.file[index])], os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            image = np.empty(os.fstat(descriptor).st_size, np.uint8)
+            count = os.preadv(descriptor, [image.data], 0) if len(image) else 0
+        finally:
+            os.close(descriptor)
+        if not count:
             raise ValueError("the file is empty; remove it")
-        return image
+        return image[:count]  # less if it was cut meanwhile, which the decoder finds out
 
     def _fill(self, index: int, image: np.ndarray) -> None:
         """Fill an array with the bytes of an image in a shard."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import faulthandler
 import importlib
 import os
 import sys
@@ -44,6 +45,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         The exit status: 0, 2 for what a user can put right (one line on stderr), 130 for Ctrl-C.
     """
     argv = sys.argv[1:] if argv is None else list(argv)
+    if sys.__stderr__ is not None and not faulthandler.is_enabled():
+        # a crash in a library ends the process without a word of ours: at least say what each thread was doing
+        faulthandler.enable(sys.__stderr__)
     try:
         return _run(argv)
     except KeyboardInterrupt as interruption:

@@ -352,6 +352,14 @@ def test_a_full_gpu_is_one_line_on_the_rank_that_has_it(monkeypatch, capsys):
     )
 
 
+def test_a_crash_in_a_library_says_what_each_thread_was_doing():
+    code = "import os; from softfeed.train import cli; cli._run = lambda argv: os.abort(); cli.main([])"
+    crashed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert crashed.returncode == -signal.SIGABRT
+    assert crashed.stderr.startswith("Fatal Python error: Aborted\n")
+    assert "cli.py" in crashed.stderr
+
+
 def test_a_defect_keeps_its_traceback(monkeypatch):
     def broken(argv):
         raise KeyError("defect")

@@ -44,7 +44,7 @@ def command(launch, data, output, batch_size):
 
 def finish(arguments):
     done = subprocess.run(arguments, env=ENVIRONMENT, capture_output=True, text=True, check=False, timeout=300)
-    assert done.returncode == 0, done.stderr[-2000:]
+    assert done.returncode == 0, done.stderr[-20000:]
     return done.stdout
 
 

@@ -263,6 +263,14 @@ class Loader:
         """Batches of an epoch on this rank, the same on every rank."""
         return self._length
 
+    def __repr__(self) -> str:
+        place = f", rank={self.rank}, world_size={self.world_size}" if self.world_size > 1 else ""
+        return (
+            f"{type(self).__name__}({str(self._source.root)!r}, {self.recipe}, batch_size={self.batch_size}, "
+            f"image_size={self.image_size}, seed={self.seed}, device={str(self.device)!r}{place}): "
+            f"{self.num_samples:,} samples of {self.num_classes:,} classes in {len(self):,} batches"
+        )
+
     def set_epoch(self, epoch: int) -> None:
         """Let the next `iter`, or the last one if it has not given a batch, play epoch `epoch`, counted from 0.
 

@@ -116,6 +116,13 @@ def test_set_epoch_and_break(noise_sets):
         assert list(first) == [], "an iterator that was superseded goes on"
 
 
+def test_a_loader_says_what_it_is(noise_sets):
+    recipe = presets.by_name("soft-cifar")
+    said = repr(Loader(noise_sets["folder"], recipe, 8, 32, device="cpu", rank=1, world_size=2))
+    assert said.startswith(f"Loader({str(noise_sets['folder'])!r}, {recipe}, batch_size=8, image_size=32, ")
+    assert said.endswith("rank=1, world_size=2): 37 samples of 3 classes in 2 batches")
+
+
 def test_an_epoch_shorter_than_the_prefetch(noise_sets):
     with load(noise_sets["encoded"], batch_size=32, prefetch=5) as loader:
         assert len(loader) == 1

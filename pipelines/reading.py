@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import math
 import os
-from collections import OrderedDict
+from collections import OrderedDict, deque
+from collections.abc import Callable
+from threading import Thread
+from time import perf_counter
 
 import numpy as np
 
@@ -16,6 +19,13 @@ from .sources import Source
 _IN_MEMORY = 1 << 30
 
 _OPEN_FILES = 128  # shards kept open; far below the usual limit of 1,024 descriptors
+
+# Storage that takes its time, such as a network's, is asked for several samples at once. Samples that lie in memory are
+# read one by one, as threads would only get in each other's way.
+_AT_ONCE = 16
+_SLOW_S = 150e-6  # for a sample, where one in memory takes 10 to 40 us
+_MEMORY = 8  # batches that the time of a sample is averaged over
+_CHUNK = 64  # samples read with the same open shards
 
 
 class ReadError(OSError):
@@ -40,12 +50,15 @@ class SampleReader:
         stamps: Size and time of change of each shard when the data set was opened; None for now.
 
     Attributes:
-        reading: The sample that is being read, or None.
+        slow_s: Seconds for a sample above which storage is slow, and several samples are asked for at once.
+
     """
 
     def __init__(self, source: Source, stamps: list[tuple[int, int] | None] | None = None) -> None:
-        self.reading: int | None = None
+        self.slow_s = _SLOW_S
         self._source = source
+        self._under_way: dict[int, None] = {}  # samples that are being read, the first one first
+        self._usual_s: float | None = None  # that it takes to read a sample
         self._open: OrderedDict[int, int] = OrderedDict()
         self._checked: set[int] = set()  # files, in the call of `read` under way
         if stamps is None:
@@ -54,6 +67,11 @@ class SampleReader:
         self._pixels: np.ndarray | None = None
         self._broken: dict[int, ReadError] = {}
         self._fits = source.raw_shape is not None and len(source) * math.prod(source.raw_shape) <= _IN_MEMORY
+
+    @property
+    def reading(self) -> int | None:
+        """The sample that is being read, of several the one that it takes longest; or None."""
+        return next(iter([*self._under_way]), None)
 
     def another(self) -> SampleReader:
         """A reader of the same data set, as it was when this one was made."""
@@ -86,18 +104,51 @@ class SampleReader:
             images = [np.empty(size, np.uint8) for size in source.size[indices].tolist()]
         else:
             images = np.empty((len(indices), *source.raw_shape), np.uint8)
-        for row, index in enumerate(indices.tolist()):
-            self.reading = index
+        seconds = np.empty(len(indices))
+
+        def read(row: int, index: int, descriptor: int | None) -> None:
+            begin = perf_counter()
+            self._under_way[index] = None
             try:
-                if source.shard_set is None:
+                if descriptor is None:
                     images[row] = self._file(index)
                 else:
-                    self._fill(index, images[row])
+                    self._fill(index, descriptor, images[row])
             except (OSError, ValueError) as error:
-                reason = getattr(error, "strerror", None) or str(error)
-                failures[row] = ReadError(source.describe(index), reason)
-        self.reading = None
-        return images, failures
+                failures[row] = self._error(index, error)
+            self._under_way.pop(index, None)  # a small data set may be in a batch twice
+            seconds[row] = perf_counter() - begin
+
+        rows = list(enumerate(indices.tolist()))
+        for first in range(0, len(rows), _CHUNK):
+            chunk = []
+            for row, index in rows[first : first + _CHUNK]:
+                try:
+                    chunk.append((row, index, None if source.shard_set is None else self._shard_of(index)))
+                except (OSError, ValueError) as error:
+                    failures[row] = self._error(index, error)
+            if (self._usual_s or 0.0) > self.slow_s:
+                _at_once(read, chunk)
+            else:
+                for arguments in chunk:
+                    read(*arguments)
+        if len(indices) and not failures:
+            # the quick ones tell what storage takes; others also waited for a core
+            now = float(np.quantile(seconds, 0.25))
+            self._usual_s = now if self._usual_s is None else self._usual_s + (now - self._usual_s) / _MEMORY
+        return images, dict(sorted(failures.items()))
+
+    def _shard_of(self, index: int) -> int:
+        """The open shard that a sample lies in."""
+        self._under_way[index] = None
+        try:
+            return self._descriptor(int(self._source.file[index]))
+        finally:
+            del self._under_way[index]
+
+    def _error(self, index: int, error: OSError | ValueError) -> ReadError:
+        """What a sample's error becomes."""
+        return ReadError(self._source.describe(index), getattr(error, "strerror", None) or str(error))
 
     def _file(self, index: int) -> np.ndarray:
         """A file that is an image."""
@@ -112,10 +163,9 @@ class SampleReader:
             raise ValueError("the file is empty; remove it")
         return image[:count]  # less if it was cut meanwhile, which the decoder finds out
 
-    def _fill(self, index: int, image: np.ndarray) -> None:
-        """Fill an array with the bytes of an image in a shard."""
+    def _fill(self, index: int, descriptor: int, image: np.ndarray) -> None:
+        """Fill an array with the bytes of an image in an open shard."""
         source = self._source
-        descriptor = self._descriptor(int(source.file[index]))
         if source.multipart and (parts := source.multipart.get(index)):
             # RecordIO holds the image in several parts, which begin with the record's own words
             head = recordio.CONTAINER.first_offset
@@ -159,6 +209,39 @@ class SampleReader:
                 )
             self._checked.add(file)
         return descriptor
+
+
+def _at_once(work: Callable[..., None], rows: list[tuple]) -> None:
+    """Call `work` with each of some rows, in several threads.
+
+    They are new threads, which nobody waits for when the interpreter exits: one of them may hang.
+    """
+    left, errors = deque(rows), []
+
+    def work_off() -> None:
+        while left:
+            try:
+                arguments = left.popleft()
+            except IndexError:  # another thread was quicker
+                return
+            try:
+                work(*arguments)
+            except BaseException as error:  # noqa: BLE001 - raised below, in the thread of the caller
+                errors.append(error)
+
+    others = []
+    for _ in range(min(_AT_ONCE, len(rows)) - 1):
+        other = Thread(target=work_off, name="softfeed-read", daemon=True)
+        try:
+            other.start()
+        except RuntimeError:  # there are too many, or the interpreter is about to exit
+            break
+        others.append(other)
+    work_off()
+    for other in others:
+        other.join()
+    if errors:
+        raise errors[0]
 
 
 def _stamp_of(path: str) -> tuple[int, int] | None:

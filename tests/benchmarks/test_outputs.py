@@ -1,9 +1,11 @@
-"""The benchmarks of output forms and of the state run, and record what they played."""
+"""The benchmarks of output forms, of the state and of slow storage run, and record what they played."""
+
+from threading import current_thread
 
 import numpy as np
 import pytest
 from PIL import Image
-from softfeed.benchmarks import measurement, outputs, state_tracking
+from softfeed.benchmarks import measurement, outputs, slow_storage, state_tracking
 from softfeed.benchmarks.result import from_json
 
 
@@ -61,9 +63,24 @@ def test_the_state_is_asked_for_after_every_batch(photos, tmp_path, capsys, monk
     assert found.command.startswith("python -m softfeed.benchmarks.state_tracking data --batch-size 4")
 
 
-@pytest.mark.parametrize("program", [outputs, state_tracking])
+def test_reads_are_delayed_and_both_ways_are_played(photos, tmp_path, capsys, monkeypatch):
+    output, delays = tmp_path / "slow.json", set()
+    monkeypatch.setattr(slow_storage.time, "sleep", lambda seconds: delays.add((seconds, current_thread().name)))
+    words = ["--batch-size", "4", "--seconds", "0.001", "--repeats", "2", "--delays", "0", "20"]
+    assert slow_storage.main([str(photos), *words, "--output", str(output)]) == 0
+    found = from_json(output)
+    ways = ("one by one", "several at once", "as it finds out")
+    assert [rate.name for rate in found.rates] == [f"{way}, {delay} ms" for delay in (0, 20) for way in ways]
+    assert {seconds for seconds, _ in delays} == {0.02}
+    assert {thread for _, thread in delays} == {"softfeed-reader", "softfeed-read"}
+    assert len(found.ratios) == 4
+    assert "several at once, 20 ms / one by one, 20 ms" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("program", [outputs, slow_storage, state_tracking])
 def test_wrong_options_are_one_line(program, photos, capsys):
-    assert program.main([str(photos), *SMALL, "--repeats", "0"]) == 2
+    small = SMALL if program is not slow_storage else ["--batch-size", "4"]
+    assert program.main([str(photos), *small, "--repeats", "0"]) == 2
     assert capsys.readouterr().err == "error: repeats must be at least 1, got 0\n"
-    assert program.main([str(photos), *SMALL, "--output", "/nonexistent/a.json"]) == 2
+    assert program.main([str(photos), *small, "--output", "/nonexistent/a.json"]) == 2
     assert capsys.readouterr().err.startswith("error: output must be in a folder that exists, got /nonexistent/a.json")

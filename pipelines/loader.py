@@ -25,7 +25,7 @@ from .partition import Step, partition
 from .plan import GraphWork
 from .playing import Player
 from .preparing import Prepared, Preparer
-from .process import default_threads, pick_device, place_among_ranks
+from .process import default_prefetch, default_threads, pick_device, place_among_ranks
 from .recipe import Recipe
 from .runner import Runner
 from .sources import Source, open_source
@@ -87,6 +87,7 @@ class Loader:
         num_threads: CPU threads of the graph, and as many on a CPU for what is done beside it; None divides this
             process's cores among the machine's ranks, and leaves one to Python for raw images.
         prefetch: Batches kept ahead, >= 1; on a CPU one of them is finished, and of others the decoded images are kept.
+            None is 2 on a CPU and 3 on a GPU, see `process.default_prefetch`.
         on_error: What becomes of a sample that cannot be read or decoded. "raise" raises an error that names its
             shard, offset and original name. "skip" records it in `errors`, and goes on in step with the other ranks:
             its place in the batch is taken by the next good sample, which is then played twice; with
@@ -137,7 +138,7 @@ class Loader:
         rank: int | None = None,
         world_size: int | None = None,
         num_threads: int | None = None,
-        prefetch: int = 2,
+        prefetch: int | None = None,
         on_error: str = "raise",
         max_errors: float = MAX_ERRORS,
         timeout: float | None = 300.0,
@@ -147,7 +148,7 @@ class Loader:
         if not isinstance(recipe, Recipe):
             raise TypeError(f"recipe must be a Recipe, got {recipe!r}; presets.by_name(NAME) gives one by its name")
         checks.not_negative("seed", seed)
-        for name, value in (("batch_size", batch_size), ("image_size", image_size), ("prefetch", prefetch)):
+        for name, value in (("batch_size", batch_size), ("image_size", image_size)):
             checks.whole(name, value)
         checks.choice("targets", targets, TARGETS)
         checks.choice("softening", softening, softops.SOFTENINGS)
@@ -158,6 +159,8 @@ class Loader:
             )
         self.recipe, self.batch_size, self.image_size, self.seed = recipe, batch_size, image_size, seed
         self.device = pick_device(device)
+        prefetch = default_prefetch(self.device) if prefetch is None else prefetch
+        checks.whole("prefetch", prefetch)
         self._source = open_source(data)
         _check_sizes(recipe, self._source, image_size)
         self.rank, self.world_size = place_among_ranks(rank, world_size)

@@ -53,3 +53,15 @@ def default_threads(*, raw: bool) -> int:
     ranks = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
     cores = len(os.sched_getaffinity(0)) // ranks
     return max(1, cores - 1 if raw else cores)
+
+
+def default_prefetch(device: torch.device) -> int:
+    """Batches to keep ahead.
+
+    One of them is the consumer's. On a GPU, where DALI blocks a thread of the CPU while it decodes, three leave two to
+    work on meanwhile: one is decoded while the other is resized, and a batch of large images can be made up for. The
+    third takes the memory of its output, 154 MB for 256 float32 images of 224 pixels, and of its decoded parts while it
+    is worked on. That is reasoned, not measured; `softfeed tune` tries one to four. On a CPU the threads are busy with
+    one batch at a time.
+    """
+    return 2 if device.type == "cpu" else 3

@@ -77,7 +77,7 @@ def fault_settings(args: argparse.Namespace) -> dict[str, Any]:
 
 def add_speed_options(parser: argparse.ArgumentParser) -> None:
     """Add --prefetch, --hw-decoder-load and --roi-decode, which `softfeed tune` finds values for."""
-    parser.add_argument("--prefetch", type=int, default=2, metavar="N", help="batches kept ahead (default: 2)")
+    parser.add_argument("--prefetch", type=int, metavar="N", help="batches kept ahead (default: 2, on a GPU 3)")
     parser.add_argument(
         "--hw-decoder-load",
         type=float,

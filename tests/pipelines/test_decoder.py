@@ -6,6 +6,7 @@ import pytest
 import torch
 from softfeed.pipelines import Loader, PadCrop, RandomResizedCrop, Recipe, SoftCrop, presets
 from softfeed.pipelines.decoder import Decoder, decoder_for, preallocated
+from softfeed.pipelines.process import default_prefetch
 from softfeed.pipelines.roi_probe import roi_decode_works
 from softfeed.pipelines.shards.convert import ShardOptions, convert
 from softfeed.pipelines.sources import open_source
@@ -114,3 +115,11 @@ def test_raw_images_are_not_decoded(noise_folder, tmp_path):
     assert decoder == Decoder()
     with Loader(tmp_path / "set", Recipe(crop=PadCrop()), 8, 32, device="cpu", roi_decode=False) as loader:
         assert len(list(loader)) == 4
+
+
+def test_on_a_cpu_one_batch_fewer_is_kept_ahead(noise_folder):
+    assert (default_prefetch(torch.device("cpu")), default_prefetch(torch.device("cuda", 1))) == (2, 3)
+    with Loader(noise_folder, Recipe(), 8, 32, device="cpu") as loader:
+        assert loader.speed_settings["prefetch"] == 2
+    with Loader(noise_folder, Recipe(), 8, 32, device="cpu", prefetch=4) as loader:
+        assert loader.speed_settings["prefetch"] == 4

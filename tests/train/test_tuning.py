@@ -205,7 +205,7 @@ def test_options_of_a_gpu_are_those_of_the_training_command():
     words = data_options.as_options(settings).split()
     assert data_options.speed_settings(parser.parse_args(words)) == settings
     assert data_options.speed_settings(parser.parse_args([])) == {
-        "prefetch": 2,
+        "prefetch": None,
         "hw_decoder_load": 0.65,
         "roi_decode": None,
     }

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 
 from . import checks
-from .roi_probe import roi_decode_works
+from .roi_probe import left_to_the_cpu, roi_decode_works
 from .sources import Source
 
 HW_DECODER_LOAD = 0.65  # DALI's default, used until `softfeed tune` finds better
@@ -18,7 +19,7 @@ _MEMORY_SHARE = 8  # preallocation may take up to one part in so many of a GPU's
 
 @dataclass(frozen=True)
 class Decoder:
-    """How images are decoded. None of these settings changes what comes out.
+    """How images are decoded. But for the last, none of these settings changes what comes out.
 
     Attributes:
         device_id: GPU to decode on, or None for the CPU.
@@ -26,12 +27,14 @@ class Decoder:
         roi: Whether the decoder gets the visible part only, or decodes whole images that are cut afterwards.
         largest: Greatest height and width of the images in pixels, for which the JPEG engines' memory is allocated at
             once instead of growing with each larger image; (0, 0) where not known or too large to set aside.
+        fancy_upsampling: Whether a GPU interpolates subsampled chroma, as a CPU always does, or repeats it.
     """
 
     device_id: int | None = None
     hw_decoder_load: float = HW_DECODER_LOAD
     roi: bool = True
     largest: tuple[int, int] = (0, 0)
+    fancy_upsampling: bool = True
 
     def __post_init__(self) -> None:
         checks.share("hw_decoder_load", self.hw_decoder_load)
@@ -44,8 +47,7 @@ class Decoder:
         height, width = self.largest
         return {
             "device": "mixed",
-            # the GPU's decoder repeats subsampled chroma by default; the CPU's, and Pillow's, do this
-            "jpeg_fancy_upsampling": True,
+            "jpeg_fancy_upsampling": self.fancy_upsampling,
             "hw_decoder_load": self.hw_decoder_load,
             "preallocate_height_hint": height,
             "preallocate_width_hint": width,
@@ -53,7 +55,13 @@ class Decoder:
 
 
 def decoder_for(
-    source: Source, device: torch.device, images: int, *, hw_decoder_load: float, roi_decode: bool | None
+    source: Source,
+    device: torch.device,
+    images: int,
+    *,
+    hw_decoder_load: float,
+    roi_decode: bool | None,
+    fancy_upsampling: bool = True,
 ) -> Decoder:
     """The decoder for a data set on a device.
 
@@ -63,15 +71,27 @@ def decoder_for(
         images: How many are decoded together.
         hw_decoder_load: See `Decoder`.
         roi_decode: Whether only visible parts are decoded; None for where that works, which is tried if need be.
+        fancy_upsampling: See `Decoder`.
+
+    Raises:
+        ValueError: if a setting is out of range, or a CPU should repeat chroma.
     """
     checks.choice("roi_decode", roi_decode, (None, False, True))
+    checks.choice("fancy_upsampling", fancy_upsampling, (False, True))
     raw = source.raw_shape is not None
-    roi = (raw or roi_decode_works(device)) if roi_decode is None else roi_decode
     if raw or device.type == "cpu":
-        return Decoder(None, hw_decoder_load, roi)
+        if not (raw or fancy_upsampling):
+            raise ValueError("fancy_upsampling must be True on a CPU, whose decoder always interpolates, got False")
+        return Decoder(None, hw_decoder_load, roi_decode is not False)
+    if roi_decode is None:
+        roi = roi_decode_works(device, fancy_upsampling=fancy_upsampling)
+    else:
+        roi = roi_decode
+        if roi and (slow := left_to_the_cpu(fancy_upsampling=fancy_upsampling)):
+            warnings.warn(f"decoding parts of images is slow: {slow}", RuntimeWarning, stacklevel=3)
     largest = int(source.height.max()), int(source.width.max())
     memory = torch.cuda.get_device_properties(device).total_memory
-    return Decoder(device.index, hw_decoder_load, roi, preallocated(largest, images, memory))
+    return Decoder(device.index, hw_decoder_load, roi, preallocated(largest, images, memory), fancy_upsampling)
 
 
 def preallocated(largest: tuple[int, int], batch_size: int, memory: int) -> tuple[int, int]:

@@ -103,6 +103,12 @@ class Loader:
         roi_decode: Whether only the visible part of an image is decoded; None does so wherever it works, which on a
             GPU is tried once per machine, see `roi_probe`. The pixels are the same. On a CPU the evaluation crop takes
             whole images anyway.
+        fancy_upsampling: Whether a GPU interpolates the chroma of JPEGs that store less of it (4:2:0), as CPUs and
+            Pillow do, or repeats it. Repeating is less work, and lets several JPEG engines decode as one batch what is
+            subsampled in several ways, as ImageNet is, where nvImageCodec 0.9 decodes it image by image in the CPU
+            threads that the CUDA cores' share needs; `softfeed tune` measures how much that gives. But it changes
+            pixels at edges between colours, by up to 40 of 255 in a photograph and 1 in the mean: they are no longer
+            those of a CPU, which refuses it, and a state of the one does not fit the other.
 
     Raises:
         FileNotFoundError: if there is no data.
@@ -144,6 +150,7 @@ class Loader:
         timeout: float | None = 300.0,
         hw_decoder_load: float = HW_DECODER_LOAD,
         roi_decode: bool | None = None,
+        fancy_upsampling: bool = True,
     ) -> None:
         if not isinstance(recipe, Recipe):
             raise TypeError(f"recipe must be a Recipe, got {recipe!r}; presets.by_name(NAME) gives one by its name")
@@ -186,7 +193,12 @@ class Loader:
         )
         device_id = None if self.device.type == "cpu" else self.device.index
         decoder = decoder_for(
-            self._source, self.device, batch_size, hw_decoder_load=hw_decoder_load, roi_decode=roi_decode
+            self._source,
+            self.device,
+            batch_size,
+            hw_decoder_load=hw_decoder_load,
+            roi_decode=roi_decode,
+            fancy_upsampling=fancy_upsampling,
         )
         two_graphs = in_two_graphs(recipe, self.device)
         self._options = GraphOptions(
@@ -359,6 +371,7 @@ class Loader:
             shuffle=self._shuffle,
             last_batch=self._last_batch,
             targets=self._targets,
+            fancy_upsampling=self._options.decoder.fancy_upsampling,
             batch_size=self.batch_size,
             world_size=self.world_size,
         )

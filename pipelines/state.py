@@ -11,7 +11,10 @@ from .recipe import Recipe
 VERSION = 1
 
 # What both sides of a stop must share, apart from the recipe and the batch size, which are compared in their own ways.
-_SAME = ("data", "seed", "image_size", "shuffle", "last_batch", "targets")
+_SAME = ("data", "seed", "image_size", "shuffle", "last_batch", "targets", "fancy_upsampling")
+
+# What states without a setting were of, as it was none when they were made.
+_ALWAYS = {"fancy_upsampling": True}
 
 
 class Place(NamedTuple):
@@ -42,11 +45,12 @@ def place_in(state: Mapping[str, Any], own: Mapping[str, Any], recipe: Recipe) -
     Raises:
         ValueError: naming the first setting that is not as in the state, with both values.
     """
-    if not isinstance(state, Mapping) or not {*own, *Place._fields} <= set(state):
+    if not isinstance(state, Mapping) or not {*own, *Place._fields} - set(_ALWAYS) <= set(state):
         got = sorted(state) if isinstance(state, Mapping) else type(state).__name__
         raise ValueError(f"state must be what a loader's state_dict returned, got {got}")
     if state["version"] != VERSION:
         raise ValueError(f"version of the state must be {VERSION}, got {state['version']}; use the softfeed it is of")
+    state = _ALWAYS | dict(state)
     for name in _SAME:
         if state[name] != own[name]:
             raise _another(name, state[name], own[name])

@@ -63,6 +63,9 @@ def test_the_largest_image_of_a_shard_set_is_known(photo_set, photo_folder, monk
     assert decoder.settings["preallocate_width_hint"] == 640
     assert decoder.settings["hw_decoder_load"] == 0.3
     assert decoder_for(open_source(photo_folder), device, 256, **settings).largest == (0, 0)
+    assert decoder_for(open_source(photo_folder), device, 256, fancy_upsampling=False, **settings) == Decoder(
+        1, 0.3, fancy_upsampling=False
+    )
 
 
 def test_one_huge_image_does_not_take_the_gpu():
@@ -82,8 +85,10 @@ def test_the_settings_reach_the_decoder(photo_set, monkeypatch):
     monkeypatch.setattr(fn, "slice", lambda images, **rectangle: calls.append(("slice", rectangle)))
     inputs = {"start": "start", "extent": "extent"}
     for roi in (True, False):
-        visible_part("bytes", inputs, Decoder(0, 0.4, roi, (10, 20)))
+        visible_part("bytes", inputs, Decoder(0, 0.4, roi, (10, 20), fancy_upsampling=roi))
     assert [name for name, _ in calls] == ["image_slice", "image", "slice"]
+    assert [settings["jpeg_fancy_upsampling"] for _, settings in calls[:2]] == [True, False]
+    assert Decoder(0).settings["jpeg_fancy_upsampling"], "the pixels of a CPU by default"
     from nvidia.dali import backend
 
     for operator, (_, settings) in zip(("ImageSlice", "Image"), calls[:2], strict=True):
@@ -101,6 +106,8 @@ def test_the_settings_reach_the_decoder(photo_set, monkeypatch):
         ({"hw_decoder_load": 1.5}, r"hw_decoder_load must be in \[0, 1\], got 1.5"),
         ({"hw_decoder_load": -0.1}, r"hw_decoder_load must be in \[0, 1\], got -0.1"),
         ({"roi_decode": "no"}, "roi_decode must be one of None, False, True, got 'no'"),
+        ({"fancy_upsampling": None}, "fancy_upsampling must be one of False, True, got None"),
+        ({"fancy_upsampling": False}, "fancy_upsampling must be True on a CPU, whose decoder always interpolates"),
     ],
 )
 def test_other_settings_are_refused(photo_folder, setting, message):
@@ -113,7 +120,8 @@ def test_raw_images_are_not_decoded(noise_folder, tmp_path):
     source = open_source(tmp_path / "set")
     decoder = decoder_for(source, torch.device("cuda", 0), 8, hw_decoder_load=0.65, roi_decode=None)
     assert decoder == Decoder()
-    with Loader(tmp_path / "set", Recipe(crop=PadCrop()), 8, 32, device="cpu", roi_decode=False) as loader:
+    settings = {"roi_decode": False, "fancy_upsampling": False}
+    with Loader(tmp_path / "set", Recipe(crop=PadCrop()), 8, 32, device="cpu", **settings) as loader:
         assert len(list(loader)) == 4
 
 

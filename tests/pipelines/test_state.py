@@ -259,6 +259,17 @@ def test_a_recipe_with_a_new_setting_at_its_default_is_the_same(noise_sets, make
         make_loader(noise_sets["raw"], replace(SHIFT, crop=SoftShift(power=3.0))).load_state_dict(state)
 
 
+def test_a_state_of_other_pixels_is_refused(noise_sets, make_loader):
+    """Those of a GPU that repeats chroma; a state from before that was a setting is of one that interpolated it."""
+    loader = make_loader(noise_sets["encoded"], presets.evaluation())
+    state = loader.state_dict()
+    assert state["fancy_upsampling"] is True
+    with pytest.raises(ValueError, match="fancy_upsampling must be False as in the state, got True; use the same"):
+        loader.load_state_dict(state | {"fancy_upsampling": False})
+    del state["fancy_upsampling"]
+    loader.load_state_dict(state)
+
+
 SIZES = {"batch_size": st.integers(1, 12), "world_size": st.integers(1, 4), "mode": st.sampled_from(["drop", "fill"])}
 
 

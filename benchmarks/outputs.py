@@ -1,8 +1,10 @@
 """What a loader's forms of output and its decoder's settings cost: images per second, and memory of the GPU.
 
 `python -m softfeed.benchmarks.outputs DATA` plays, in turn, float32, float16 and bfloat16, channels first and last; on
-a GPU also shares of the JPEG engines, and parts of images against whole ones. `--output` writes JSON for
-`benchmarks/results/`; `make bench-gpu DATA=...` runs this, `softfeed tune` and the GPU's tests.
+a GPU then, as float16, channels last, chroma interpolated and repeated with shares of the JPEG engines, for parts of
+images and for whole ones. `--output` writes JSON for `benchmarks/results/`; `make bench-gpu DATA=...` runs this,
+`softfeed tune` and the GPU's tests. With `DALI_NVIMGCODEC_LOG_LEVEL=3` the decoder tells how many engines there are,
+and when it decodes a batch for them image by image ("HW batch-single").
 """
 
 from __future__ import annotations
@@ -27,7 +29,6 @@ from .result import Result, check_output, to_json
 from .session import data_facts
 from .steps import of_loader
 
-FIRST = "float32, channels first"
 _PROGRAM = "python -m softfeed.benchmarks.outputs"
 
 
@@ -45,22 +46,44 @@ def _parse(words: list[str]) -> argparse.Namespace:
     return parser.parse_args(words)
 
 
-def _variants(loader: Loader) -> dict[str, dict[str, Any]]:
-    """What to play, as keyword arguments of a loader, by name."""
+Variants = dict[str, dict[str, Any]]
+
+
+def _forms() -> Variants:
+    """Forms of output to play, as keyword arguments of a loader, by name."""
     dtypes, layouts = (torch.float32, torch.float16, torch.bfloat16), (False, True)
-    variants: dict[str, dict[str, Any]] = {
+    return {
         f"{str(dtype).removeprefix('torch.')}, channels {'last' if last else 'first'}": {
             "dtype": dtype,
             "channels_last": last,
         }
         for dtype, last in product(dtypes, layouts)
     }
-    if "hw_decoder_load" in loader.speed_settings:
-        half = {"dtype": torch.float16, "channels_last": True}
-        for share in (0.0, 0.5, 1.0):
-            variants[f"float16, {share:.0%} to the JPEG engines"] = {**half, "hw_decoder_load": share}
-        variants["float16, whole images decoded"] = {**half, "roi_decode": False}
-    return variants
+
+
+def _decoders(speed_settings: dict[str, Any]) -> Variants:
+    """Ways to decode on a GPU, likewise; the first is the loader's own, and there are none on a CPU.
+
+    Args:
+        speed_settings: Of a loader with its own settings.
+    """
+    if "hw_decoder_load" not in speed_settings:
+        return {}
+    # Where parts of images crash the decoder, they are not played; the loader finds out for each way to upsample.
+    ways = {"parts": {}, "whole": {"roi_decode": False}}
+    if not speed_settings["roi_decode"]:
+        del ways["parts"]
+    shares = dict.fromkeys((speed_settings["hw_decoder_load"], 0.0, 0.65, 1.0))
+    return {
+        f"{way}, {'interpolated' if fancy else 'repeated'} chroma, {share:.0%} to the JPEG engines": {
+            "dtype": torch.float16,
+            "channels_last": True,
+            "fancy_upsampling": fancy,
+            "hw_decoder_load": share,
+            **settings,
+        }
+        for (way, settings), fancy, share in product(ways.items(), (True, False), shares)
+    }
 
 
 def _gpu_bytes(make: Callable[..., Loader], settings: dict[str, Any]) -> int:
@@ -91,18 +114,24 @@ def main(arguments: list[str] | None = None) -> int:
         return Loader(options.data, recipe, options.batch_size, options.image_size, **fixed, **settings)
 
     with make() as loader:
-        device, variants = loader.device, _variants(loader)
-    with ExitStack() as stack:
-        loaders = {name: stack.enter_context(make(**settings)) for name, settings in variants.items()}
-        contenders = {name: Here(of_loader(loader)) for name, loader in loaders.items()}
-        rates = measure(contenders, seconds=options.seconds, repeats=options.repeats, progress=Progress())
-    ratios = [ratio(rate, rates[FIRST]) for name, rate in rates.items() if name != FIRST]
+        device, groups = loader.device, [_forms(), _decoders(loader.speed_settings)]
+    rates, ratios = [], []
+    for variants in filter(None, groups):  # apart, so that not all of them take the GPU's memory at once
+        with ExitStack() as stack:
+            loaders = {name: stack.enter_context(make(**settings)) for name, settings in variants.items()}
+            contenders = {name: Here(of_loader(loader)) for name, loader in loaders.items()}
+            played = measure(contenders, seconds=options.seconds, repeats=options.repeats, progress=Progress())
+        first, *others = played.values()
+        rates += [first, *others]
+        ratios += [ratio(rate, first) for rate in others]
     facts = {}
     if device.type == "cuda":
-        facts["gpu_gib"] = {name: _gpu_bytes(make, settings) / 2**30 for name, settings in variants.items()}
+        facts["gpu_gib"] = {
+            name: _gpu_bytes(make, settings) / 2**30 for variants in groups for name, settings in variants.items()
+        }
     kept = {name: value for name, value in vars(options).items() if name not in ("data", "output")}
     command, data = command_line(words, _PROGRAM), data_facts(open_source(options.data))
-    result = Result("outputs", command, kept, data, machine(), list(rates.values()), ratios, facts)
+    result = Result("outputs", command, kept, data, machine(), rates, ratios, facts)
     print(result)
     if options.output:
         options.output.write_text(to_json(result), encoding="utf-8")

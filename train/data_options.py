@@ -76,7 +76,7 @@ def fault_settings(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def add_speed_options(parser: argparse.ArgumentParser) -> None:
-    """Add --prefetch, --hw-decoder-load and --roi-decode, which `softfeed tune` finds values for."""
+    """Add --prefetch, --hw-decoder-load, --roi-decode and --fancy-upsampling, of which `softfeed tune` tells more."""
     parser.add_argument("--prefetch", type=int, metavar="N", help="batches kept ahead (default: 2, on a GPU 3)")
     parser.add_argument(
         "--hw-decoder-load",
@@ -90,11 +90,19 @@ def add_speed_options(parser: argparse.ArgumentParser) -> None:
         action=argparse.BooleanOptionalAction,
         help="decode only the visible part of each image (default: wherever that works, as tried once on each GPU)",
     )
+    parser.add_argument(
+        "--fancy-upsampling",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="have a GPU interpolate the subsampled chroma of training images, as CPUs do and as validation and "
+        "softfeed eval always do; without, it may be quicker, but pixels at edges between colours change (default: do)",
+    )
 
 
 def speed_settings(args: argparse.Namespace) -> dict[str, Any]:
     """What `add_speed_options` was given, as arguments of the loader."""
-    return {name: getattr(args, name) for name in ("prefetch", "hw_decoder_load", "roi_decode")}
+    names = ("prefetch", "hw_decoder_load", "roi_decode", "fancy_upsampling")
+    return {name: getattr(args, name) for name in names}
 
 
 def as_options(settings: dict[str, Any]) -> str:

@@ -212,6 +212,7 @@ def _loaders(
     if args.val is None:
         return batches, None
     evaluation = presets.evaluation(recipe)
+    options["fancy_upsampling"] = True  # as in `softfeed eval`, on any machine, so that scores compare
     validation = stack.enter_context(Loader(args.val, evaluation, args.batch_size, image_size, **options))
     if validation.classes != batches.classes:
         raise ValueError(

@@ -6,6 +6,7 @@ import argparse
 import json
 import sys
 import time
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from . import data_options
@@ -27,8 +28,9 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
         description=(
             "Plays batches of DATA with different settings in turn - threads and prefetch depth, on a GPU also the "
             "share of its JPEG engines and whether only visible parts are decoded - and prints those to use. A setting "
-            "that is not clearly faster stays as it is. It measures the loader alone: run it while nothing else is "
-            "running, and on a CPU leave cores to the network."
+            "that is not clearly faster stays as it is, and so does what changes pixels: what a GPU that repeats "
+            "subsampled chroma instead of interpolating it would give is told, not taken. It measures the loader "
+            "alone: run it while nothing else is running, and on a CPU leave cores to the network."
         ),
     )
     parser.add_argument("data", metavar="DATA", help="data to play: image folder or converted shard set")
@@ -66,11 +68,11 @@ def run(args: argparse.Namespace) -> int:
 
     with make() as loader:
         device, start = loader.device, loader.speed_settings
-    seconds = {"settings": 0.8 * args.seconds, "batch sizes": 0.2 * args.seconds}
+    part = 0.2 * args.seconds
+    decodes_on_gpu = "hw_decoder_load" in start
+    seconds = args.seconds - (2 if decodes_on_gpu else 1) * part
     trials = []
-    for trial in tune(
-        make, start, _choices(start), seconds=seconds["settings"], rounds=args.rounds, report=_progress()
-    ):
+    for trial in tune(make, start, _choices(start), seconds=seconds, rounds=args.rounds, report=_progress()):
         trials.append(trial)
         if not args.json:
             print(_table(trial), flush=True)
@@ -80,10 +82,19 @@ def run(args: argparse.Namespace) -> int:
         lambda size: make(size, **settings),
         "batch_size",
         tuple(dict.fromkeys(sizes)),
-        seconds=seconds["batch sizes"],
+        seconds=part,
         rounds=args.rounds,
     )
-    print(_as_json(args, device, trials, by_size) if args.json else _advice(args, trials, by_size))
+    by_pixels = None
+    if decodes_on_gpu:
+        ways = _ways_to_upsample(_settings(trials))
+        by_pixels = measured(
+            lambda options: make(**ways[options]), "fancy_upsampling", tuple(ways), seconds=part, rounds=args.rounds
+        )
+    if args.json:
+        print(_as_json(args, device, trials, by_size, by_pixels))
+    else:
+        print(_advice(args, trials, by_size, by_pixels))
     return 0
 
 
@@ -97,6 +108,19 @@ def _choices(start: dict[str, Any]) -> dict[str, tuple[Any, ...]]:
     if start.get("roi_decode"):  # where it crashes there is nothing to try
         choices["roi_decode"] = (True, False)
     return choices | {"prefetch": (1, 2, 3, 4)}
+
+
+def _ways_to_upsample(settings: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """Settings to use, and those with repeated chroma, by their options; the first changes no pixels.
+
+    With repeated chroma the JPEG engines take batches in another way, for which another share may be best.
+    """
+    shares = sorted({0.0, 0.65, 1.0, settings["hw_decoder_load"]})
+    ways = [
+        {"fancy_upsampling": True, "hw_decoder_load": settings["hw_decoder_load"]},
+        *({"fancy_upsampling": False, "hw_decoder_load": share} for share in shares),
+    ]
+    return {data_options.as_options(way): settings | way for way in ways}
 
 
 def _settings(trials: list[Trial]) -> dict[str, Any]:
@@ -131,13 +155,35 @@ def _table(trial: Trial) -> str:
 
 def _rates(trial: Trial) -> str:
     clear = "\r\033[K" if sys.stderr.isatty() and sys.stdout.isatty() else ""
+    wide = max(6, *(len(str(value)) for value in trial.values))
     lines = [f"{clear}{trial.name:<18} images/s: median (lowest to highest of {len(trial.images_per_s[0])} rounds)"]
     for value, median, rates in sorted(zip(trial.values, trial.medians, trial.images_per_s, strict=True)):
-        lines.append(f"  {value!s:>6} {median:>12,.0f}   ({min(rates):,.0f} to {max(rates):,.0f})")
+        lines.append(f"  {value!s:>{wide}} {median:>12,.0f}   ({min(rates):,.0f} to {max(rates):,.0f})")
     return "\n".join(lines)
 
 
-def _advice(args: argparse.Namespace, trials: list[Trial], by_size: Trial) -> str:
+def _quicker(by_pixels: Trial | None) -> str | None:
+    """Options that are clearly faster, but change pixels; None if there are none."""
+    if by_pixels is None or by_pixels.fastest == by_pixels.values[0]:
+        return None
+    return by_pixels.fastest
+
+
+def _offer(by_pixels: Trial) -> str:
+    """What repeated chroma would give, and that it has a price."""
+    quicker = _quicker(by_pixels)
+    if quicker is None:
+        told = "keeps fancy_upsampling = True: without it, pixels would change, and nothing is clearly faster"
+    else:
+        gain = replace(by_pixels, chosen=quicker).gain
+        told = (
+            f"keeps fancy_upsampling = True; {quicker} is {gain:.2f} times as fast, but changes pixels:\n"
+            "  subsampled chroma is repeated, so that edges between colours differ from what CPUs and Pillow decode"
+        )
+    return f"{_rates(by_pixels)}\n  {told}"
+
+
+def _advice(args: argparse.Namespace, trials: list[Trial], by_size: Trial, by_pixels: Trial | None) -> str:
     settings = _settings(trials)
     changed = {trial.name: trial.chosen for trial in trials if trial.chosen != trial.values[0]}
     head = "use these settings:" if changed else "the differences are noise; the defaults are as good as any:"
@@ -146,6 +192,7 @@ def _advice(args: argparse.Namespace, trials: list[Trial], by_size: Trial) -> st
     return "\n".join(
         [
             _rates(by_size) + "\n  with these settings; the batch size is for you to choose",
+            *([] if by_pixels is None else [_offer(by_pixels)]),
             "",
             head,
             # the training command has a rule of its own for threads, which only a clear gain should overrule
@@ -155,7 +202,9 @@ def _advice(args: argparse.Namespace, trials: list[Trial], by_size: Trial) -> st
     )
 
 
-def _as_json(args: argparse.Namespace, device: torch.device, trials: list[Trial], by_size: Trial) -> str:
+def _as_json(
+    args: argparse.Namespace, device: torch.device, trials: list[Trial], by_size: Trial, by_pixels: Trial | None
+) -> str:
     settings = _settings(trials)
     measured = [
         {
@@ -167,7 +216,7 @@ def _as_json(args: argparse.Namespace, device: torch.device, trials: list[Trial]
                 for value, median, rates in zip(trial.values, trial.medians, trial.images_per_s, strict=True)
             ],
         }
-        for trial in (*trials, by_size)
+        for trial in (*trials, by_size, *([] if by_pixels is None else [by_pixels]))
     ]
     result = {
         "data": args.data,
@@ -175,6 +224,7 @@ def _as_json(args: argparse.Namespace, device: torch.device, trials: list[Trial]
         "batch_size": args.batch_size,
         "settings": settings,
         "options": data_options.as_options(settings),
+        "faster_with_other_pixels": _quicker(by_pixels),
         "measured": measured,
     }
     return json.dumps(result, indent=1)

@@ -2,11 +2,14 @@
 
 from threading import current_thread
 
+from itertools import product
+
 import numpy as np
 import pytest
 from PIL import Image
 from softfeed.benchmarks import measurement, outputs, slow_storage, state_tracking
 from softfeed.benchmarks.result import from_json
+from softfeed.pipelines import Loader
 
 
 @pytest.fixture(autouse=True)
@@ -42,6 +45,48 @@ def test_every_form_is_played_and_recorded(photos, tmp_path, capsys):
     assert str(tmp_path) not in output.read_text()
     printed = capsys.readouterr().out
     assert all(name in printed for name in names)
+
+
+def test_a_gpu_decodes_in_all_ways_the_own_one_first():
+    own = {"num_threads": 8, "prefetch": 3, "hw_decoder_load": 0.65, "roi_decode": True}
+    variants = outputs._decoders(own)
+    first, *_ = variants
+    assert first == "parts, interpolated chroma, 65% to the JPEG engines"
+    ways = [
+        (settings.get("roi_decode"), settings["fancy_upsampling"], settings["hw_decoder_load"])
+        for settings in variants.values()
+    ]
+    # None leaves it to the loader to find out whether parts decode, which may depend on the other settings
+    assert ways[0] == (None, True, 0.65)
+    assert sorted(ways, key=str) == sorted(product((None, False), (True, False), (0.0, 0.65, 1.0)), key=str)
+    assert len({str(settings) for settings in variants.values()}) == len(variants)
+    # where parts of images crash the decoder, whole ones only
+    whole = outputs._decoders(own | {"roi_decode": False})
+    assert {settings["roi_decode"] for settings in whole.values()} == {False}
+    assert len(whole) == 6
+    assert outputs._decoders({"num_threads": 8, "prefetch": 2}) == {}
+
+
+def test_the_ways_to_decode_are_compared_with_the_own_one(photos, tmp_path, monkeypatch):
+    """As on a GPU, with a loader that only says that it has one."""
+
+    class OnGpu(Loader):
+        def __init__(self, *args, **settings):
+            self.asked = {name: settings.pop(name, None) for name in ("fancy_upsampling", "hw_decoder_load")}
+            super().__init__(*args, **settings)
+
+        @property
+        def speed_settings(self):
+            return super().speed_settings | {"hw_decoder_load": 0.65, "roi_decode": False}
+
+    monkeypatch.setattr(outputs, "Loader", OnGpu)
+    output = tmp_path / "out.json"
+    assert outputs.main([str(photos), *SMALL, "--device", "cpu", "--repeats", "1", "--output", str(output)]) == 0
+    found = from_json(output)
+    own = "whole, interpolated chroma, 65% to the JPEG engines"
+    assert [rate.name for rate in found.rates][6] == own
+    assert len(found.rates) == 6 + 6
+    assert [ratio.name.split(" / ")[1] for ratio in found.ratios] == ["float32, channels first"] * 5 + [own] * 5
 
 
 def test_the_state_is_asked_for_after_every_batch(photos, tmp_path, capsys, monkeypatch):

@@ -18,6 +18,7 @@ from .plan import Plan
 from .recipe import Recipe
 from .sources import Source
 from .threads import RowThreads
+from .uploads import uploaded
 
 
 class BatchBuilder:
@@ -75,7 +76,7 @@ class BatchBuilder:
             fields.append(torch.from_numpy(self._overlaps(plan.window)))
         if "index" in self._extra:
             fields.append(torch.from_numpy(index))
-        fields = [self._by_view(images), *(field.to(self._device, non_blocking=True) for field in fields)]
+        fields = [self._by_view(images), *(uploaded(field, self._device) for field in fields)]
         if "details" in self._extra:
             fields.append({name: self._by_view(array) for name, array in plan.details().items()})
         return self._type(*fields)

@@ -19,6 +19,7 @@ from .mixing import Mixing, mix_batch, mix_row
 from .mollify import ROLES, Mollification, strengths
 from .occlusion import Patches
 from .threads import RowThreads
+from .uploads import uploaded
 
 _NOISE, _BLUR, _PURE_NOISE = (ROLES.index(role) for role in ("noise", "blur", "pure_noise"))
 
@@ -121,7 +122,7 @@ class Finisher:
         """`keep * image + add * noise` for some rows on a GPU, in place."""
         if not len(rows):
             return
-        where, shares, scales = (torch.from_numpy(array).to(self._device) for array in (rows, keep, add))
+        where, shares, scales = (uploaded(array, self._device) for array in (rows, keep, add))
         generator = torch.Generator(self._device).manual_seed(int(seeds[0]))
         noise = torch.randn((len(rows), *images.shape[1:]), generator=generator, device=self._device)
         images[where] = images[where] * shares[:, None, None, None] + noise * scales[:, None, None, None]
@@ -130,7 +131,7 @@ class Finisher:
         """Blur some rows on a GPU in place."""
         if not len(rows):
             return
-        where = torch.from_numpy(rows).to(self._device)
+        where = uploaded(rows, self._device)
         images[where] = self._blur.batch(images[where], levels)
 
 

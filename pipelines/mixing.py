@@ -17,6 +17,7 @@ import torch
 from . import checks
 from .draws import Draws
 from .schedules import Scheduled, check_reached, value_at
+from .uploads import uploaded
 
 
 class Mixing(NamedTuple):
@@ -213,15 +214,15 @@ def mix_batch(images: torch.Tensor, mixing: Mixing) -> torch.Tensor:
         float32 (N, 3, S, S), another tensor in the same memory format.
     """
     device, size = images.device, images.shape[-1]
-    rows = torch.from_numpy(mixing.row).to(device)
+    rows = uploaded(mixing.row, device)
     if mixing.box is None:
-        shares = torch.from_numpy(mixing.share).to(device)[:, :, None, None, None]
+        shares = uploaded(mixing.share, device)[:, :, None, None, None]
         mixed = images * shares[:, 0]
         for column in range(1, rows.shape[1]):
             mixed += images[rows[:, column]] * shares[:, column]
         return mixed
     # where each pixel comes from: sample, row and column
-    boxes = torch.from_numpy(mixing.box).to(device).long()[..., None, None]
+    boxes = uploaded(mixing.box, device).long()[..., None, None]
     down, across = torch.arange(size, device=device)[:, None], torch.arange(size, device=device)[None]
     sample = rows[:, 0, None, None].expand(-1, size, size)
     from_down, from_across = (axis.expand(len(images), size, size) for axis in (down, across))

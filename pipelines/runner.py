@@ -104,10 +104,11 @@ class GraphRunner:
 
     def _next(self) -> Any:
         self._in_flight.popleft()
-        stream: dict[str, Any] = {}
-        if self._device.type != "cpu":
-            stream["cuda_stream"] = torch.cuda.current_stream(self._device)
-        return self._handed_over(self._graph.outputs(**stream))
+        if self._device.type == "cpu":
+            return self._handed_over(self._graph.outputs())
+        # The handle of torch's default stream is 0 for every GPU, and DALI takes it for that of the current one.
+        with torch.cuda.device(self._device):
+            return self._handed_over(self._graph.outputs(cuda_stream=torch.cuda.current_stream(self._device)))
 
     def _handed_over(self, outputs: Any) -> Any:
         """What becomes of a batch that the graph has run, one list of images for each view."""

@@ -162,7 +162,7 @@ def _stages(
         if until == "normalise":
             return images
         images = shifted(images, inputs, size=size)
-        return images if until == "shift" else occlusion_stage(images, inputs)
+        return images if until == "shift" else occlusion_stage(images, inputs, output)
     images = visible_part(images, inputs, decoder)
     if until in ("decode", "cut"):
         return images
@@ -183,4 +183,4 @@ def _placed(recipe: Recipe, images: Any, inputs: dict[str, Any], *, size: int, o
         images = normalized(images, inputs, recipe.normalize, output)
     else:
         images = placed(images, inputs, recipe.normalize, output, size=size)
-    return images if until == "normalise" else occlusion_stage(images, inputs)
+    return images if until == "normalise" else occlusion_stage(images, inputs, output)

@@ -14,10 +14,12 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
+import torch
 
 from .. import softops
 from . import checks
 from .draws import Draws
+from .output import Output
 from .schedules import Scheduled, check_reached, value_at
 
 
@@ -106,11 +108,14 @@ def occlusion_numbers(patches: Patches) -> dict[str, np.ndarray]:
     }
 
 
-def occlusion_stage(images: Any, inputs: dict[str, Any]) -> Any:
-    """Set the patches of normalised images to 0."""
-    from nvidia.dali import fn
+def occlusion_stage(images: Any, inputs: dict[str, Any], output: Output) -> Any:
+    """Set the patches of normalised images, which are of `output`'s type, to 0."""
+    from nvidia.dali import fn, types
 
-    return fn.erase(
+    half = output.dtype == torch.float16
+    if half:  # `erase` has no float16 on a GPU, and a 0 has the same two bytes as a whole number; this copies nothing
+        images = fn.reinterpret(images, dtype=types.DALIDataType.UINT16)
+    erased = fn.erase(
         images,
         anchor=inputs["patch_corner"],
         shape=inputs["patch_shape"],
@@ -119,3 +124,4 @@ def occlusion_stage(images: Any, inputs: dict[str, Any]) -> Any:
         normalized_anchor=False,
         normalized_shape=False,
     )
+    return fn.reinterpret(erased, dtype=types.DALIDataType.FLOAT16) if half else erased

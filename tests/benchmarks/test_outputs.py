@@ -1,8 +1,7 @@
 """The benchmarks of output forms, of the state and of slow storage run, and record what they played."""
 
-from threading import current_thread
-
 from itertools import product
+from threading import current_thread
 
 import numpy as np
 import pytest

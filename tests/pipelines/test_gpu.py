@@ -4,20 +4,17 @@ The tests of the other files that take `device` run on the GPU, too: types and l
 images.
 """
 
-import os
-import re
-import subprocess
-import sys
-
-import numpy as np
 import pytest
 import torch
-from softfeed.pipelines import Loader, Mollify, Recipe, SoftCrop, nvjpeg
+from softfeed.pipelines import CenterCrop, GridMask, Loader, Mixup, Mollify, Mosaic, Recipe, SoftCrop, SoftShift
 from softfeed.pipelines.shards.convert import ShardOptions, convert
+
+from .conftest import EVERY_SLOT
 
 pytestmark = pytest.mark.gpu
 
 SOFT = Recipe(crop=SoftCrop())
+MASKED = Recipe(crop=SoftCrop(), occlude=GridMask(probability=1.0))
 BUSY_CYCLES = 20_000_000  # about 10 ms
 
 
@@ -49,11 +46,13 @@ def sums(loader, *, epochs=6, before=lambda: None, wait=False):
             queued.append(batch.images.double().sum(dim=(1, 2, 3)))
             del batch
             if wait:
-                torch.cuda.synchronize()
+                torch.cuda.synchronize(loader.device)
     return torch.stack(queued).cpu()
 
 
-@pytest.mark.parametrize("recipe", [SOFT, Recipe(crop=SoftCrop(), mollify=Mollify())], ids=["soft", "mollified"])
+@pytest.mark.parametrize(
+    "recipe", [SOFT, Recipe(crop=SoftCrop(), mollify=Mollify()), MASKED], ids=["soft", "mollified", "masked"]
+)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
 def test_a_consumer_behind_on_a_stream_of_its_own_sees_its_own_batches(photo_folder, recipe, dtype):
     """The host runs ahead and drops batches whose work is still queued; the graph must not write over them."""
@@ -76,121 +75,67 @@ def test_the_jpeg_engines_write_in_order_while_the_gpu_is_busy(photo_folder, bus
     assert (mean_difference < 0.02).all(), "engines and cores decode different images"
 
 
-MANY = 96  # of a batch: enough for the engines of any GPU to take their share of it as one batch
-
-LOGGED = """
-import sys
-from softfeed.pipelines import Loader, Recipe, SoftCrop
-fancy = sys.argv[2] == "fancy"
-settings = {"device": "cuda", "hw_decoder_load": 1.0, "roi_decode": False, "num_threads": 4, "prefetch": 1}
-with Loader(sys.argv[1], Recipe(crop=SoftCrop()), 96, 224, fancy_upsampling=fancy, **settings) as loader:
-    for batch in loader:
-        pass
-"""
-
-
-@pytest.fixture(scope="module")
-def mixed_folder(tmp_path_factory):
-    """96 photographs as ImageNet has them: 4:4:4, 4:2:0 and grey, which the names end with, of many sizes."""
-    from PIL import Image
-    from sklearn.datasets import load_sample_images
-
-    root, rng = tmp_path_factory.mktemp("mixed"), np.random.default_rng(0)
-    photos = load_sample_images().images
-    for number in range(MANY):
-        height, width = rng.integers(60, 427, 2)
-        top, left = rng.integers(0, 427 - height + 1), rng.integers(0, 640 - width + 1)
-        photo = Image.fromarray(photos[number % 2][top : top + height, left : left + width])
-        kind = ("444", "420", "grey", "444")[number // 2 % 4]
-        path = root / f"class{number % 2}" / f"{number:02d}-{kind}.jpg"
-        path.parent.mkdir(exist_ok=True)
-        if kind == "grey":
-            photo.convert("L").save(path, quality=90)
-        else:
-            photo.save(path, quality=90, subsampling=0 if kind == "444" else 2)
-    return root
-
-
-def played(data, *, epochs=3, **options):
-    """Images by name and epoch, float32 (3, 224, 224) on the CPU, of batches that hold the whole data set."""
-    images = {}
-    settings = {"device": "cuda", "last_batch": "fill", "index": True, "prefetch": 3, **options}
-    with Loader(data, SOFT, MANY, 224, **settings) as loader:
-        for epoch in range(epochs):
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+def test_patches_lie_where_they_were_drawn_while_the_gpu_is_busy(noise_folder, busy, dtype):
+    """The operator sends the patches of a batch from memory of its own, which must not change before they arrive."""
+    # without an edge of the image in sight, behind which all is 0
+    recipe = Recipe(crop=CenterCrop(), occlude=GridMask(spacing=(30, 80), probability=1.0))
+    with play(noise_folder, recipe, dtype=dtype, details=True, prefetch=6) as loader:
+        queued = []
+        for _ in range(12):
             for batch in loader:
-                names = [(loader.source(index), epoch) for index in batch.index.tolist()]
-                images |= dict(zip(names, batch.images.cpu(), strict=True))
-    assert len(images) == epochs * MANY
-    return images
+                busy()
+                queued.append(((batch.images == 0).all(dim=1), batch.details["patches"]))
+    for hidden, patches in queued:
+        for image, rectangles in zip(hidden.cpu(), patches.tolist(), strict=True):
+            drawn = torch.zeros(224, 224, dtype=torch.bool)
+            for left, top, width, height in rectangles:
+                drawn[top : top + height, left : left + width] = width > 0
+            assert torch.equal(image, drawn)
 
 
-def differences(some, others):
-    """Mean difference of each image, by what its name says of its chroma."""
-    assert some.keys() == others.keys()
-    found = {"444": [], "420": [], "grey": []}
-    for (name, epoch), image in some.items():
-        difference = (image - others[name, epoch]).abs().mean().item()
-        found[name.removesuffix(".jpg").rsplit("-", 1)[1]].append(difference)
-    assert all(found.values())
-    return {kind: np.array(values) for kind, values in found.items()}
+@pytest.mark.filterwarnings("ignore:Synchronization debug mode")
+@pytest.mark.parametrize("mix", [EVERY_SLOT["mix"], Mosaic(), Mixup()], ids=repr)
+@pytest.mark.parametrize("channels_last", [False, True])
+def test_no_step_after_the_graph_waits_for_the_gpu(noise_folder, monkeypatch, mix, channels_last):
+    """A batch is finished while the GPU sleeps; torch may also find an operation that would wait, and raises."""
+    recipe = Recipe(crop=SoftShift(), **EVERY_SLOT | {"mix": mix, "mollify": Mollify(1, 1, 2, 1)})
+    options = {"targets": "soft", "index": True, "dtype": torch.bfloat16, "channels_last": channels_last}
+    with Loader(noise_folder, recipe, 8, 32, device="cuda", **options) as loader:
+        build, asleep = loader._batches.build, []
+
+        def watched(images, plan, index):
+            build(images.clone(), plan, index)  # sets memory aside, for which it may have to wait
+            torch.cuda.synchronize()
+            torch.cuda._sleep(50 * BUSY_CYCLES)
+            awake = torch.cuda.Event()
+            awake.record()
+            torch.cuda.set_sync_debug_mode("error")
+            try:
+                batch = build(images, plan, index)
+            finally:
+                torch.cuda.set_sync_debug_mode("default")
+            asleep.append(not awake.query())
+            return batch
+
+        monkeypatch.setattr(loader._batches, "build", watched)
+        assert len(list(loader)) == 4
+    assert asleep == [True] * 4, "finishing a batch waited for the GPU"
 
 
-@pytest.mark.parametrize("fancy_upsampling", [True, False], ids=["interpolated", "repeated"])
-@pytest.mark.parametrize("parts", [True, False], ids=["parts", "whole"])
-def test_engines_and_cores_decode_a_large_mixed_batch_alike(mixed_folder, parts, fancy_upsampling):
-    """As training does: batches that the engines take in one go, mixtures, and more than one batch of a graph."""
-    # None asks for a trial; what does not work there is decoded whole, and is compared as such
-    settings = {"roi_decode": None if parts else False, "fancy_upsampling": fancy_upsampling}
-    cores = played(mixed_folder, hw_decoder_load=0.0, **settings)
-    for load in (0.65, 1.0):
-        for kind, found in differences(played(mixed_folder, hw_decoder_load=load, **settings), cores).items():
-            assert (found < 0.02).all(), f"{kind}: more than one of 255 on average, {found.max():.3f} at {load}"
+def test_a_loader_for_another_gpu_than_the_current_one(photo_folder):
+    """Torch's default streams of all GPUs have one handle, and DALI must order memory by the right one."""
+    if torch.cuda.device_count() < 2:
+        pytest.skip("needs two GPUs")
 
+    def sleep():
+        with torch.cuda.device("cuda:1"):
+            torch.cuda._sleep(BUSY_CYCLES)
 
-def test_a_large_mixed_batch_is_that_of_the_cpu_inside(mixed_folder):
-    """Its resize differs at borders, so that this says little of single pixels."""
-    on_cpu = played(mixed_folder, device="cpu", epochs=1)
-    for kind, found in differences(played(mixed_folder, epochs=1), on_cpu).items():
-        assert np.median(found) < 0.02, f"{kind}: {np.median(found):.3f}"
-
-
-def test_repeated_chroma_changes_images_with_less_of_it_and_no_others(mixed_folder):
-    settings = {"hw_decoder_load": 0.0, "roi_decode": False, "epochs": 1}
-    fancy, simple = (played(mixed_folder, fancy_upsampling=fancy, **settings) for fancy in (True, False))
-    found = differences(fancy, simple)
-    assert found["444"].max() < 0.002
-    assert found["grey"].max() < 0.002
-    # some crops show next to nothing of their images
-    assert np.median(found["420"]) > 0.004, "the setting does not reach the decoder"
-
-
-def test_interpolated_mixtures_go_another_way_through_the_engines(mixed_folder):
-    """That the tests here reach what ImageNet reaches: the decoder says so itself."""
-
-    def said(upsampling):
-        told = subprocess.run(
-            [sys.executable, "-c", LOGGED, str(mixed_folder), upsampling],
-            env={**os.environ, "DALI_NVIMGCODEC_LOG_LEVEL": "3"},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            check=True,
-            timeout=120,
-        )
-        return told.stdout
-
-    fancy = said("fancy")
-    engines = re.search(r"num_hw_engines=(\d+)", fancy)
-    if engines is None or int(engines[1]) < 2:
-        pytest.skip("this GPU has not several JPEG engines")
-    assert "Using HW batch-single decode path" in fancy
-    assert "Using HW batch-single decode path" not in said("simple")
-
-
-def test_the_nvjpeg_that_was_asked_is_the_one_that_decodes(photo_folder):
-    with play(photo_folder) as loader:
-        next(iter(loader))
-        assert nvjpeg.loaded_version() == nvjpeg.version() is not None
+    with play(photo_folder, device="cuda:1") as loader:
+        expected = sums(loader, wait=True)
+        loader.set_epoch(0)
+        assert torch.equal(sums(loader, before=sleep), expected)
 
 
 def test_memory_set_aside_changes_no_pixel(photo_folder, tmp_path):

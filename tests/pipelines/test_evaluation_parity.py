@@ -6,22 +6,23 @@ The tolerance: both resize linearly with antialiasing and round to whole values 
 arithmetic, so single pixels differ by one value of 255. At the border Pillow and torch cut the filter off and
 renormalise it, DALI repeats the outermost pixel under it, so that where DALI resizes, the two outermost rows and
 columns differ by more where a window reaches them.
+
+On a GPU nvJPEG decodes, whose inverse transform and upsampling of chroma are not libjpeg-turbo's. What JPEG allows is
+about one value of Y, Cb and Cr each, and chroma counts 1.8 times in blue: 3 values of RGB, 5 where chroma was
+interpolated first, and one of the resize. Of these photographs, decoded on a CPU with libjpeg-turbo's own fast
+transform, pixels are off by 4, and images by 1.0 on average; chroma that is repeated instead of interpolated makes 18,
+and a window half a pixel beside its place 6 on average where there is texture. The same photographs as PNG, which no
+GPU decodes, show what the GPU does apart from that: its resize may round the other way.
 """
 
 import os
 
 import numpy as np
 import pytest
-import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from PIL import Image
-from softfeed.pipelines import CenterCrop, Loader, Recipe, TrivialAugment, loader, presets, split
+from softfeed.pipelines import Loader, loader, presets, split
 from softfeed.pipelines.cropping import resized_on_cpu
-from softfeed.pipelines.draws import Draws
-from softfeed.pipelines.plan import GraphWork, plan
 from torchvision import transforms
-from torchvision.transforms import functional
 
 from .conftest import write_folder
 
@@ -33,17 +34,28 @@ def folder(photo_folder):
     return os.environ.get("SOFTFEED_IMAGES", photo_folder)
 
 
-# on a CPU torch resizes between two graphs; with one graph, as on a GPU, DALI resizes
+@pytest.fixture(scope="module")
+def lossless_folder(photo_folder, tmp_path_factory):
+    """The images of `photo_folder` as PNG."""
+    root = tmp_path_factory.mktemp("lossless")
+    paths = {f"{path.parent.name}/{path.stem}.png": path for path in photo_folder.rglob("*.jpg")}
+    return write_folder(root, {name: np.asarray(Image.open(path)) for name, path in paths.items()})
+
+
+# On a CPU torch resizes between two graphs; with one graph, as on a GPU, DALI resizes. Then the folder, and in values
+# of 255 how far a pixel may be off inside of an image, and an image on average.
 WAYS = [
-    pytest.param("cpu", True, id="cpu"),
-    pytest.param("cpu", False, id="cpu-one-graph"),
-    pytest.param("cuda", False, id="cuda", marks=pytest.mark.gpu),
+    pytest.param("cpu", True, "folder", 1.02, 0.35, id="cpu"),
+    pytest.param("cpu", False, "folder", 1.02, 0.35, id="cpu-one-graph"),
+    pytest.param("cuda", False, "lossless_folder", 2.02, 0.5, id="cuda-lossless", marks=pytest.mark.gpu),
+    pytest.param("cuda", False, "folder", 7.0, 1.5, id="cuda", marks=pytest.mark.gpu),
 ]
 
 
-@pytest.mark.parametrize(("device", "two_graphs"), WAYS)
+@pytest.mark.parametrize(("device", "two_graphs", "data", "most", "mean"), WAYS)
 @pytest.mark.parametrize("resize", [None, 256])
-def test_like_torchvision(folder, monkeypatch, device, two_graphs, resize):
+def test_like_torchvision(request, monkeypatch, device, two_graphs, data, most, mean, resize):
+    folder = request.getfixturevalue(data)
     monkeypatch.setattr(loader, "in_two_graphs", lambda recipe, device: two_graphs)
     recipe = presets.evaluation(resize=resize)
     reference = transforms.Compose(
@@ -66,42 +78,9 @@ def test_like_torchvision(folder, monkeypatch, device, two_graphs, resize):
                 inner.append(difference[:, BORDER:-BORDER, BORDER:-BORDER].max())
                 outer.append(difference.max())
         assert len(means) == played.num_samples
-    # the decoder of a GPU may differ from Pillow's by a value or two where chroma is subsampled
-    tolerance = 1.02 if device == "cpu" else 4.0
-    assert max(inner) < tolerance, f"largest difference inside: {max(inner):.2f} of 255"
-    assert max(outer) < (tolerance if two_graphs else 32), f"largest difference at the border: {max(outer):.2f} of 255"
-    assert max(means) < 0.35, f"largest mean difference of an image: {max(means):.3f} of 255"
-
-
-@settings(deadline=None)
-@given(st.integers(1, 3000), st.integers(1, 3000), st.integers(0, 100))
-def test_whole_images_are_cut_where_torchvision_cuts_them(height, width, more):
-    """For both ways on from the resize, of which one counts in shares of what is free."""
-    size = 64
-    ratio = max(height, width) / min(height, width)
-    crop, shape = CenterCrop(size + more), (np.array([height]), np.array([width]))
-    placed, canvas = (
-        plan(
-            Recipe(crop=crop, policy=policy),
-            Draws(0, 0, 0, 1),
-            shape,
-            size=size,
-            epoch=0,
-            work=GraphWork(whole_images=True),
-        ).inputs
-        for policy in (None, TrivialAugment())
-    )
-    resized = placed["resized"][0]
-    if ratio * (size + more) / size > 64:  # not in one piece
-        assert resized.tolist() == [size, size]
-        assert canvas["canvas_start"].tolist() == [[0, 0]]
-        return
-    assert placed["extent"].tolist() == [[height, width]]
-    expected = functional.resize(torch.empty(1, height, width, device="meta"), size + more).shape[1:]
-    assert resized.tolist() == list(expected)
-    start = [round((side - size) / 2.0) for side in expected]
-    assert canvas["canvas_start"].tolist() == [start]
-    assert np.rint(placed["position"] * (resized - size)).tolist() == [start]
+    assert max(inner) < most, f"largest difference inside: {max(inner):.2f} of 255"
+    assert max(outer) < (most if two_graphs else 32), f"largest difference at the border: {max(outer):.2f} of 255"
+    assert max(means) < mean, f"largest mean difference of an image: {max(means):.3f} of 255"
 
 
 @pytest.mark.parametrize("shape", [(3, 2000), (2000, 3)])

@@ -6,17 +6,20 @@ from time import sleep
 import numpy as np
 import pytest
 import torch
-from hypothesis import example, given, settings
-from hypothesis import strategies as st
 from nvidia.dali import fn, types
 from nvidia.dali.pipeline import pipeline_def
 from PIL import Image
-from softfeed.pipelines import Loader, RandAugment, Recipe, SoftCrop, loader, presets, split
+from softfeed.pipelines import CenterCrop, Loader, RandAugment, Recipe, SoftCrop, TrivialAugment, loader, presets, split
 from softfeed.pipelines.cropping import resized, resized_on_cpu
+from softfeed.pipelines.draws import Draws
+from softfeed.pipelines.plan import GraphWork, plan
 from softfeed.pipelines.runner import GraphRunner
 from torchvision.transforms import functional
 
 from .conftest import in_fork
+
+hypothesis = pytest.importorskip("hypothesis", reason="hypothesis is not installed; it comes with softfeed[test]")
+example, given, settings, st = hypothesis.example, hypothesis.given, hypothesis.settings, hypothesis.strategies
 
 SIDES = st.integers(1, 300)
 
@@ -203,3 +206,34 @@ def test_the_next_batch_is_finished_while_the_consumer_is_busy(noise_sets, monke
         next(batches)
         assert finished.acquire(timeout=10)
         assert finished.acquire(timeout=10)  # nobody has asked for it
+
+
+@settings(deadline=None)
+@given(st.integers(1, 3000), st.integers(1, 3000), st.integers(0, 100))
+def test_whole_images_are_cut_where_torchvision_cuts_them(height, width, more):
+    """For both ways on from the resize, of which one counts in shares of what is free."""
+    size = 64
+    ratio = max(height, width) / min(height, width)
+    crop, shape = CenterCrop(size + more), (np.array([height]), np.array([width]))
+    placed, canvas = (
+        plan(
+            Recipe(crop=crop, policy=policy),
+            Draws(0, 0, 0, 1),
+            shape,
+            size=size,
+            epoch=0,
+            work=GraphWork(whole_images=True),
+        ).inputs
+        for policy in (None, TrivialAugment())
+    )
+    resized = placed["resized"][0]
+    if ratio * (size + more) / size > 64:  # not in one piece
+        assert resized.tolist() == [size, size]
+        assert canvas["canvas_start"].tolist() == [[0, 0]]
+        return
+    assert placed["extent"].tolist() == [[height, width]]
+    expected = functional.resize(torch.empty(1, height, width, device="meta"), size + more).shape[1:]
+    assert resized.tolist() == list(expected)
+    start = [round((side - size) / 2.0) for side in expected]
+    assert canvas["canvas_start"].tolist() == [start]
+    assert np.rint(placed["position"] * (resized - size)).tolist() == [start]

@@ -4,6 +4,17 @@ PYTHON ?= python3
 CUDA ?= 13
 VENV ?= .venv
 BIN = $(VENV)/bin
+# RUN=python3: an interpreter with torch, DALI and the other packages, for test-gpu and bench-gpu; nothing is installed
+RUN ?=
+# more options of test-gpu and bench-gpu, such as "-n 4" and "--limit 9"
+OPTIONS ?=
+ifeq ($(RUN),)
+READY = $(VENV)/.installed
+WITH = $(BIN)/python
+else
+READY = .linked/softfeed
+WITH = PYTHONPATH="$(CURDIR)/.linked$${PYTHONPATH:+:$$PYTHONPATH}" $(RUN)
+endif
 SOURCES = softops pipelines train benchmarks examples tests
 
 .PHONY: demo test test-gpu test-slow check format bench bench-gpu clean
@@ -14,9 +25,10 @@ demo: $(VENV)/.installed
 test: $(VENV)/.installed
 	$(BIN)/python -m pytest -n auto -m "not slow"
 
-# the tests that need an NVIDIA GPU, one process, so that they do not crowd its memory
-test-gpu: $(VENV)/.installed
-	$(BIN)/python -m pytest -m gpu
+# The tests that need an NVIDIA GPU, in one process, so that they do not crowd its memory. A warning of another version of
+# torch or numpy must not fail all of them.
+test-gpu: $(READY)
+	$(WITH) -m pytest -m gpu -v -W default $(OPTIONS)
 
 test-slow: $(VENV)/.installed
 	$(BIN)/python -m pytest -m slow
@@ -35,11 +47,10 @@ SUITE ?= steps
 bench: $(VENV)/.installed
 	$(BIN)/softfeed bench $(DATA) --suite $(SUITE) $(if $(OUTPUT),--output $(OUTPUT))
 
-# all that needs a GPU to be measured; DATA=image folder, RESULTS=folder for the JSON files and charts
+# all that is worth measuring on a GPU, the same command again goes on; DATA=image folder, RESULTS=folder for results
 RESULTS ?= benchmarks/results
-bench-gpu: test-gpu
-	$(BIN)/python -m softfeed.benchmarks.gpu_runs $(DATA) --results $(RESULTS)
-	$(BIN)/softfeed tune $(DATA) --batch-size 256 --seconds 180
+bench-gpu: $(READY)
+	$(WITH) -m softfeed.benchmarks.gpu_runs $(DATA) --results $(RESULTS) $(OPTIONS)
 
 $(VENV)/.installed: pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit("softfeed needs Python 3.10 or newer, %s is %d.%d; try make PYTHON=python3.11" % (sys.executable, *sys.version_info[:2]) if sys.version_info < (3, 10) else 0)'
@@ -52,5 +63,12 @@ $(VENV)/.installed-dev: $(VENV)/.installed
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[cuda$(CUDA),test,dev]'
 	@touch $@
 
+# the checkout as a package, with the version that is asked of installed ones
+.linked/softfeed: pyproject.toml
+	@mkdir -p $@ .linked/softfeed.dist-info
+	@ln -sfn $(addprefix ../../,softops pipelines train benchmarks) $@
+	@sed -n 's/^version = "\(.*\)"/Metadata-Version: 2.1\nName: softfeed\nVersion: \1/p' $< > .linked/softfeed.dist-info/METADATA
+	@touch $@
+
 clean:
-	rm -rf $(VENV) demo-output *.egg-info .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .linked demo-output *.egg-info .pytest_cache .ruff_cache .hypothesis

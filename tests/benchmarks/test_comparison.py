@@ -4,12 +4,13 @@ import json
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from softfeed.benchmarks.comparison import compare, differences
 from softfeed.benchmarks.result import from_json, to_json
 
 from .conftest import rate, result
+
+hypothesis = pytest.importorskip("hypothesis", reason="hypothesis is not installed; it comes with softfeed[test]")
+given, st = hypothesis.given, hypothesis.strategies
 
 
 def only(old, new):

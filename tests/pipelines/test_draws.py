@@ -2,10 +2,11 @@
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from scipy import stats
 from softfeed.pipelines.draws import Draws, permutation
+
+hypothesis = pytest.importorskip("hypothesis", reason="hypothesis is not installed; it comes with softfeed[test]")
+given, st = hypothesis.given, hypothesis.strategies
 
 
 @given(start=st.integers(0, 1000), count=st.integers(1, 40), width=st.integers(1, 23))

@@ -1,9 +1,10 @@
 """The rules of epochs and ranks, for every combination of sizes that hypothesis finds."""
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from softfeed.pipelines.partition import partition
+
+hypothesis = pytest.importorskip("hypothesis", reason="hypothesis is not installed; it comes with softfeed[test]")
+given, st = hypothesis.given, hypothesis.strategies
 
 SIZES = {"num_samples": st.integers(1, 400), "batch_size": st.integers(1, 40), "world_size": st.integers(1, 9)}
 

@@ -7,10 +7,11 @@ from itertools import islice
 
 import pytest
 import torch
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 from softfeed.pipelines import Loader, Recipe, SoftShift, presets
 from softfeed.pipelines.shards.convert import ShardOptions, convert
+
+hypothesis = pytest.importorskip("hypothesis", reason="hypothesis is not installed; it comes with softfeed[test]")
+HealthCheck, given, settings, st = hypothesis.HealthCheck, hypothesis.given, hypothesis.settings, hypothesis.strategies
 
 SHIFT = Recipe(crop=SoftShift())
 

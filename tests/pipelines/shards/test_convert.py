@@ -10,7 +10,6 @@ from PIL import Image
 from softfeed.pipelines.shards.convert import convert
 from softfeed.pipelines.shards.layout import ShardOptions
 from softfeed.pipelines.shards.shard_set import load
-from webdataset import tariterators
 
 
 def _stored(shards):
@@ -109,6 +108,9 @@ def test_dali_reads_shards_through_their_indexes(tmp_path, encoded):
 
 
 def test_webdataset_package_reads_shards(tmp_path, encoded):
+    tariterators = pytest.importorskip(
+        "webdataset.tariterators", reason="webdataset is not installed; it comes with softfeed[test]"
+    )
     expected = _mixed_folder(tmp_path / "images", encoded)
     convert(tmp_path / "images", tmp_path / "set", ShardOptions(shard_samples=4), workers=1)
     samples = []

@@ -4,10 +4,11 @@ import zlib
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from PIL import Image
 from softfeed.pipelines.shards.oddities import oddities
+
+hypothesis = pytest.importorskip("hypothesis", reason="hypothesis is not installed; it comes with softfeed[test]")
+given, settings, st = hypothesis.given, hypothesis.settings, hypothesis.strategies
 
 
 def _picture(mode="RGB"):

@@ -2,13 +2,14 @@ import json
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from softfeed.pipelines.shards import splitting
 from softfeed.pipelines.shards.convert import convert
 from softfeed.pipelines.shards.layout import ShardOptions
 from softfeed.pipelines.shards.shard_set import load
 from softfeed.pipelines.shards.splitting import convert_split, stratified
+
+hypothesis = pytest.importorskip("hypothesis", reason="hypothesis is not installed; it comes with softfeed[test]")
+given, st = hypothesis.given, hypothesis.strategies
 
 
 @given(

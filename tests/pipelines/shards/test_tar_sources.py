@@ -3,11 +3,12 @@ import struct
 import tarfile
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from softfeed.pipelines.shards.convert import convert
 from softfeed.pipelines.shards.sources.archive import is_tar
 from softfeed.pipelines.shards.sources.opening import SourceOptions, open_source
+
+hypothesis = pytest.importorskip("hypothesis", reason="hypothesis is not installed; it comes with softfeed[test]")
+given, settings, st = hypothesis.given, hypothesis.settings, hypothesis.strategies
 
 _TYPES = {
     "link": tarfile.SYMTYPE,

@@ -3,10 +3,11 @@
 import struct
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from softfeed.pipelines.shards.containers.container import USUAL, Columns, FileReader, Problem, ShardFile, StoredSample
 from softfeed.pipelines.shards.containers.recordio import ShardWriter, contents, scan, set_index, unwrap
+
+hypothesis = pytest.importorskip("hypothesis", reason="hypothesis is not installed; it comes with softfeed[test]")
+given, settings, st = hypothesis.given, hypothesis.settings, hypothesis.strategies
 
 MAGIC = struct.pack("<I", 0xCED7230A)
 

@@ -4,10 +4,11 @@ import io
 import tarfile
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from softfeed.pipelines.shards.containers.container import Problem
 from softfeed.pipelines.shards.containers.tar import BLOCK, tar_members
+
+hypothesis = pytest.importorskip("hypothesis", reason="hypothesis is not installed; it comes with softfeed[test]")
+given, settings, st = hypothesis.given, hypothesis.settings, hypothesis.strategies
 
 STYLES = (tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT)
 

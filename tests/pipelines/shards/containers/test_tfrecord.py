@@ -6,9 +6,6 @@ import zlib
 import google_crc32c
 import numpy as np
 import pytest
-import tfrecord
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from softfeed.pipelines.shards.containers.container import (
     USUAL,
     Columns,
@@ -20,7 +17,11 @@ from softfeed.pipelines.shards.containers.container import (
 )
 from softfeed.pipelines.shards.containers.protobuf import example
 from softfeed.pipelines.shards.containers.tfrecord import ShardWriter, contents, masked_crc, scan, unwrap
-from tfrecord import example_pb2
+
+tfrecord = pytest.importorskip("tfrecord", reason="tfrecord is not installed; it comes with softfeed[test]")
+example_pb2 = tfrecord.example_pb2
+hypothesis = pytest.importorskip("hypothesis", reason="hypothesis is not installed; it comes with softfeed[test]")
+given, settings, st = hypothesis.given, hypothesis.settings, hypothesis.strategies
 
 FEATURES = {
     "image/encoded": "byte",

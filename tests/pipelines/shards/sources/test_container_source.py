@@ -6,12 +6,13 @@ import struct
 import tarfile
 
 import pytest
-import tfrecord
 from softfeed.pipelines.shards.containers.formats import CONTAINERS
 from softfeed.pipelines.shards.convert import convert
 from softfeed.pipelines.shards.layout import ShardOptions
 from softfeed.pipelines.shards.shard_set import load
 from softfeed.pipelines.shards.sources.opening import SourceOptions, open_source
+
+tfrecord = pytest.importorskip("tfrecord", reason="tfrecord is not installed; it comes with softfeed[test]")
 
 FORMATS = tuple(CONTAINERS)
 MAGIC = struct.pack("<I", 0xCED7230A)

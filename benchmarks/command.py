@@ -126,7 +126,7 @@ def _add_results(group: argparse._ArgumentGroup) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Measure as the command line says; the exit status."""
+    """Measure as the command line says; the exit status, which is 1 if something failed that others outlived."""
     from . import comparison, result
 
     _check(args)
@@ -139,9 +139,8 @@ def run(args: argparse.Namespace) -> int:
     chart = args.chart or (args.output.with_suffix(".png") if args.output else None)
     if chart is not None:
         chart.write_bytes(_chart(measured))
-    if old is None:
-        return 0
-    return _report(comparison.compare(old, measured), comparison.differences(old, measured))
+    slower = 0 if old is None else _report(comparison.compare(old, measured), comparison.differences(old, measured))
+    return max(slower, int(bool(session.failed)))
 
 
 def _check(args: argparse.Namespace) -> None:
@@ -195,7 +194,7 @@ def _chart(measured: Result) -> bytes:
     if "curves" in measured.facts:
         return chart.curves(measured.facts["curves"], measured.facts.get("axes", {}))
     title = f"{measured.suite}, {measured.settings['image_size']} pixels, batches of {measured.settings['batch_size']}"
-    if "steps" in measured.facts:
+    if measured.facts.get("steps"):
         return chart.added([Step(**step) for step in measured.facts["steps"]], title)
     return chart.bars(measured.rates, title, marked="softfeed")
 

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from .measurement import Batches, Here
+from .steps import Played, of_loader
 
 
 def busy(intervals: Iterable[tuple[float, float]]) -> float:
@@ -15,6 +16,11 @@ def busy(intervals: Iterable[tuple[float, float]]) -> float:
         total += max(0.0, end - max(begin, reached))
         reached = max(reached, end)
     return total
+
+
+def busy_with(played: Played, seconds: float) -> dict[str, float]:
+    """GPU time of a loader, see `gpu_busy`; for a process of its own, as the profiler watches all that one does."""
+    return gpu_busy(of_loader(played.loader()), seconds)
 
 
 def gpu_busy(batches: Batches, seconds: float) -> dict[str, float]:

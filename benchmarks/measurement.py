@@ -210,6 +210,7 @@ def measure(
     repeats: int,
     progress: Progress,
     before: Callable[[], None] = lambda: None,
+    failed: dict[str, Exception] | None = None,
 ) -> dict[str, Rate]:
     """Time contenders one after another, `repeats` times over, after one short turn of each to warm up.
 
@@ -221,19 +222,56 @@ def measure(
         repeats: How often, >= 1; five give a median with some meaning.
         progress: Told what is going on.
         before: Called before each turn, outside of what is timed.
+        failed: Gets the errors of contenders that fail, by name, whose turns end there; None to raise them at once.
+
+    Returns:
+        By name, in order, the rates of those that had all their turns; if none had, as after an error that leaves a
+        GPU useless to its process, of those that had any, over the repeats that all of them had.
+
+    Raises:
+        Exception: the first error of a contender, without `failed` or if no turn was played.
     """
-    for number, (name, contender) in enumerate(contenders.items()):
-        progress.turn(f"warming up {number + 1}/{len(contenders)}: {name}")
-        contender.play(seconds / 10)
     turns: dict[str, list[Turn]] = {name: [] for name in contenders}
+    errors: dict[str, Exception] = {}
+
+    def play(name: str, length: float) -> Turn | None:
+        try:
+            return contenders[name].play(length)
+        except Exception as error:
+            if failed is None:
+                raise
+            progress.line(f"{name} failed: {error}")
+            errors[name] = error
+            return None
+
+    for number, name in enumerate(contenders):
+        progress.turn(f"warming up {number + 1}/{len(contenders)}: {name}")
+        play(name, seconds / 10)
     for repeat in range(repeats):
-        for name, contender in contenders.items():
+        if len(errors) == len(contenders):
+            break
+        for name in [name for name in contenders if name not in errors]:
             progress.turn(f"repeat {repeat + 1}/{repeats}: {name}")
             before()
-            turns[name].append(contender.play(seconds))
-        rates = ", ".join(f"{name} {done[-1].images / done[-1].wall_s:,.0f}" for name, done in turns.items())
+            turn = play(name, seconds)
+            turns[name] += [] if turn is None else [turn]
+        now = {name: done[repeat] for name, done in turns.items() if len(done) > repeat}
+        rates = ", ".join(f"{name} {turn.images / turn.wall_s:,.0f}" for name, turn in now.items())
         progress.line(f"repeat {repeat + 1}/{repeats} (images/s): {rates}")
-    return {name: _rate(name, done) for name, done in turns.items()}
+    if failed is not None:
+        failed.update(errors)
+    kept = _comparable(turns, repeats)
+    if not kept and errors:
+        raise next(iter(errors.values()))
+    return {name: _rate(name, done) for name, done in kept.items()}
+
+
+def _comparable(turns: dict[str, list[Turn]], repeats: int) -> dict[str, list[Turn]]:
+    """Those contenders that had all turns, or else those that had any, cut to as many turns each."""
+    whole = {name: done for name, done in turns.items() if len(done) == repeats}
+    some = {name: done for name, done in turns.items() if done}
+    least = min(map(len, some.values()), default=0)
+    return whole or {name: done[:least] for name, done in some.items()}
 
 
 def _rate(name: str, turns: list[Turn]) -> Rate:

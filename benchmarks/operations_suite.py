@@ -29,6 +29,7 @@ from .measurement import Contender, Here, Rate, Ratio, ratio
 from .result import Result
 from .session import EVERYTHING, FULL, Session, recipe_by_name
 from .steps import of_loader, rung
+from .verdict import of_epochs
 
 SOFT, HARD, HARD_FULL, DECODE_ONLY = "soft crop", "hard crop", f"{FULL}, hard crop", "graph up to the resize"
 
@@ -44,7 +45,8 @@ def run(session: Session, args: argparse.Namespace) -> Result:
     if not raw:
         contenders[DECODE_ONLY] = Here(rung(replace(session.played, recipe=presets.by_name("soft-imagenet")), "resize"))
     rates, cache = session.measure(contenders, source.files)
-    return session.result("operations", list(rates.values()), cache=cache, ratios=ratios(rates))
+    words = of_epochs(len(source), session.played.batch_size)
+    return session.result("operations", list(rates.values()), cache=cache, ratios=ratios(rates), verdict=words)
 
 
 def recipes(size: int, *, raw: bool) -> dict[str, Recipe]:
@@ -88,9 +90,8 @@ def recipes(size: int, *, raw: bool) -> dict[str, Recipe]:
 
 
 def ratios(rates: dict[str, Rate]) -> list[Ratio]:
-    """Soft over hard, and each operation over the soft crop alone."""
+    """Soft over hard, and each operation over the soft crop alone, of those that were measured."""
     pairs = [(SOFT, HARD), (FULL, HARD_FULL), (FULL, SOFT), (EVERYTHING, SOFT)]
     pairs += [(name, SOFT) for name in rates if name.startswith(f"{SOFT}, ")]
-    if DECODE_ONLY in rates:
-        pairs += [(SOFT, DECODE_ONLY), (FULL, DECODE_ONLY)]
-    return [ratio(rates[above], rates[below]) for above, below in pairs]
+    pairs += [(SOFT, DECODE_ONLY), (FULL, DECODE_ONLY)]
+    return [ratio(rates[above], rates[below]) for above, below in pairs if above in rates and below in rates]

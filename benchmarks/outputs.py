@@ -2,9 +2,9 @@
 
 `python -m softfeed.benchmarks.outputs DATA` plays, in turn, float32, float16 and bfloat16, channels first and last; on
 a GPU then, as float16, channels last, chroma interpolated and repeated with shares of the JPEG engines, for parts of
-images and for whole ones. `--output` writes JSON for `benchmarks/results/`; `make bench-gpu DATA=...` runs this,
-`softfeed tune` and the GPU's tests. With `DALI_NVIMGCODEC_LOG_LEVEL=3` the decoder tells how many engines there are,
-and when it decodes a batch for them image by image ("HW batch-single").
+images and for whole ones. `--output` writes JSON for `benchmarks/results/`; `make bench-gpu DATA=...` runs this, too.
+With `DALI_NVIMGCODEC_LOG_LEVEL=3` the decoder tells how many engines there are, and when it decodes a batch for them
+image by image ("HW batch-single").
 """
 
 from __future__ import annotations
@@ -24,10 +24,11 @@ from ..pipelines.sources import open_source
 from .errors import in_one_line
 from .machine import machine
 from .measurement import Here, Progress, check_turns, measure, ratio
-from .recorded import command_line
+from .recorded import command_line, without_folders
 from .result import Result, check_output, to_json
 from .session import data_facts
 from .steps import of_loader
+from .verdict import of_epochs
 
 _PROGRAM = "python -m softfeed.benchmarks.outputs"
 
@@ -102,7 +103,7 @@ def _gpu_bytes(make: Callable[..., Loader], settings: dict[str, Any]) -> int:
 
 @in_one_line
 def main(arguments: list[str] | None = None) -> int:
-    """Run the benchmark; returns the exit status."""
+    """Run the benchmark; returns the exit status, 1 if one of the forms failed."""
     words = sys.argv[1:] if arguments is None else arguments
     options = _parse(words)
     check_turns(options.seconds, options.repeats)
@@ -116,26 +117,33 @@ def main(arguments: list[str] | None = None) -> int:
     with make() as loader:
         device, groups = loader.device, [_forms(), _decoders(loader.speed_settings)]
     rates, ratios = [], []
+    failed: dict[str, Exception] = {}
     for variants in filter(None, groups):  # apart, so that not all of them take the GPU's memory at once
         with ExitStack() as stack:
             loaders = {name: stack.enter_context(make(**settings)) for name, settings in variants.items()}
             contenders = {name: Here(of_loader(loader)) for name, loader in loaders.items()}
-            played = measure(contenders, seconds=options.seconds, repeats=options.repeats, progress=Progress())
-        first, *others = played.values()
-        rates += [first, *others]
-        ratios += [ratio(rate, first) for rate in others]
+            turns: dict[str, Any] = {"seconds": options.seconds, "repeats": options.repeats, "progress": Progress()}
+            played = measure(contenders, **turns, failed=failed)
+        first = played.get(next(iter(variants)))
+        rates += played.values()
+        ratios += [ratio(rate, first) for rate in played.values() if first is not None and rate is not first]
+    verdict = of_epochs(len(open_source(options.data)), options.batch_size)
+    verdict += [f"{name} failed: {without_folders(str(error))}" for name, error in failed.items()]
     facts = {}
     if device.type == "cuda":
-        facts["gpu_gib"] = {
-            name: _gpu_bytes(make, settings) / 2**30 for variants in groups for name, settings in variants.items()
-        }
+        try:
+            facts["gpu_gib"] = {
+                name: _gpu_bytes(make, settings) / 2**30 for variants in groups for name, settings in variants.items()
+            }
+        except RuntimeError as error:  # which must not cost the turns that were measured
+            verdict.append(f"Memory of the GPU was not measured: {without_folders(str(error))}")
     kept = {name: value for name, value in vars(options).items() if name not in ("data", "output")}
     command, data = command_line(words, _PROGRAM), data_facts(open_source(options.data))
-    result = Result("outputs", command, kept, data, machine(), rates, ratios, facts)
+    result = Result("outputs", command, kept, data, machine(), rates, ratios, facts, verdict)
     print(result)
     if options.output:
         options.output.write_text(to_json(result), encoding="utf-8")
-    return 0
+    return int(bool(failed))
 
 
 if __name__ == "__main__":

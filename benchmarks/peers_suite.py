@@ -10,20 +10,20 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from PIL import Image
 
 from ..pipelines.shards.convert import convert
 from ..pipelines.shards.layout import ShardOptions
-from ..pipelines.shards.sources.folder import scan_image_folder
 from ..pipelines.sources import open_source
 from .measurement import Rate, Ratio, ratio
 from .peers.job import Job
 from .peers.registry import MAPPED, PEERS, RAW, contender, packages, regime
 from .processes import ContenderError, OwnProcess
 from .recorded import without_folders
+from .repeated import copies, some_of
 from .result import Result
 from .session import Session
+from .verdict import of_epochs
 
 _LEAST = 4000  # images of an epoch: fewer are played several times over, so that its beginning and end count little
 MOST = 20_000  # images that are copied, which must not take hours
@@ -63,7 +63,8 @@ def run(session: Session, args: argparse.Namespace) -> Result:
         "images": images,
         "max_side": args.max_side,
     }
-    words = verdict(rates) + [f"{name} was skipped: {reason}" for name, reason in skipped.items()]
+    words = of_epochs(max(images, _LEAST) if folder != source.root else images, session.played.batch_size)
+    words += verdict(rates) + [f"{name} was skipped: {reason}" for name, reason in skipped.items()]
     return session.result("peers", list(rates.values()), cache=cache, ratios=table, facts=facts, verdict=words)
 
 
@@ -102,26 +103,31 @@ def same_files(source: Path, folder: Path, *, max_side: int | None, most: int = 
         max_side: Longest side in pixels; then every image is written anew as a 4:2:0 JPEG of quality 90.
         most: How many images to take; of more, as many in even steps over all classes.
     """
-    paths, labels, classes = scan_image_folder(source)
-    taken = np.linspace(0, len(paths), min(len(paths), most), endpoint=False).astype(int)
-    paths, labels = [paths[row] for row in taken], labels[taken]
-    copies = -(-_LEAST // len(paths))
-    for label in np.unique(labels):
-        (folder / classes[label]).mkdir(parents=True)
-    for number, (path, label) in enumerate(zip(paths, labels.tolist(), strict=True)):
-        first = folder / classes[label] / f"0-{number:08d}.jpg"
-        with Image.open(path) as image:
-            if max_side is not None:
-                image = image.convert("RGB")
-                image.thumbnail((max_side, max_side), Image.Resampling.LANCZOS)
-                image.save(first, quality=90, subsampling="4:2:0")
-            elif image.format == "JPEG" and image.mode == "RGB":
-                first.symlink_to(Path(path).resolve())
-            else:
-                image.convert("RGB").save(first, quality=95)
-        for copy in range(1, copies):
-            first.with_name(f"{copy}-{number:08d}.jpg").symlink_to(first.resolve())
+    images = some_of(source, most)
+    made: dict[Path, Path] = {}  # by the file itself, as many of the images may be links to it
+    for number, (path, name) in enumerate(images):
+        first, original = folder / name / f"0-{number:08d}.jpg", path.resolve()
+        first.parent.mkdir(parents=True, exist_ok=True)
+        if original in made:
+            first.symlink_to(made[original])
+        else:
+            _write(original, first, max_side)
+            made[original] = first.resolve()
+        for copy in range(1, copies(len(images), _LEAST)):
+            first.with_name(f"{copy}-{number:08d}.jpg").symlink_to(made[original])
     return folder
+
+
+def _write(original: Path, first: Path, max_side: int | None) -> None:
+    with Image.open(original) as image:
+        if max_side is not None:
+            image = image.convert("RGB")
+            image.thumbnail((max_side, max_side), Image.Resampling.LANCZOS)
+            image.save(first, quality=90, subsampling="4:2:0")
+        elif image.format == "JPEG" and image.mode == "RGB":
+            first.symlink_to(original)
+        else:
+            image.convert("RGB").save(first, quality=95)
 
 
 _PAIRS = (

@@ -24,6 +24,7 @@ from .processes import OwnProcess
 from .result import Result
 from .session import Session
 from .steps import Played, of_loader
+from .verdict import of_epochs
 
 BATCH_SIZES = (8, 16, 32, 64, 128, 256)
 SET_SIZES = (1_000, 10_000, 100_000, 1_000_000)
@@ -41,10 +42,11 @@ def run(session: Session, args: argparse.Namespace) -> Result:
         rates, cache = session.measure({_name(*key): contender for key, contender in contenders.items()}, source.files)
         session.progress.line("starting loaders of sets of all sizes")
         starts = [{size: start_up(on_set) for size, on_set in sets.items()} for _ in range(session.repeats)]
-    by_key = {key: rates[_name(*key)] for key in contenders}
+    by_key = {key: rates[_name(*key)] for key in contenders if _name(*key) in rates}
     panels = curves(by_key) | {START: {"first batch": spread_of(starts)}}
     facts: dict[str, Any] = {"curves": panels, "axes": {START: "seconds"}, "start_up_s": starts}
-    return session.result("scaling", list(rates.values()), cache=cache, facts=facts, verdict=verdict(by_key, starts))
+    words = of_epochs(len(source), played.batch_size) + verdict(by_key, starts)
+    return session.result("scaling", list(rates.values()), cache=cache, facts=facts, verdict=words)
 
 
 def _set_of(size: int, scratch: Path, session: Session) -> Path:
@@ -70,7 +72,7 @@ def _contenders(
     for size in BATCH_SIZES:
         if size <= samples:
             contenders[BATCH, size] = _player(replace(played, batch_size=size))
-    for ranks in powers(cores):
+    for ranks in powers(most_ranks(played.device)):
         if ranks * played.batch_size <= samples:
             contenders[RANKS, ranks] = stack.enter_context(
                 Ranks(replace(played, threads=max(1, cores // ranks)), ranks)
@@ -78,6 +80,13 @@ def _contenders(
     for size, on_set in sets.items():
         contenders[SAMPLES, size] = _player(on_set)
     return contenders
+
+
+def most_ranks(device: str) -> int:
+    """Ranks that a machine is for: one on each of its GPUs, or one on each core."""
+    import torch
+
+    return len(os.sched_getaffinity(0)) if device == "cpu" else torch.cuda.device_count()
 
 
 def _player(played: Played) -> Here:
@@ -121,10 +130,8 @@ def _rate(turn: Turn) -> float:
 
 
 def rank_player(played: Played, rank: int, count: int) -> Here:
-    """The contender in the process of a rank; on GPUs each has its own, as far as they go round."""
-    import torch
-
-    device = "cpu" if played.device == "cpu" else f"cuda:{rank % torch.cuda.device_count()}"
+    """The contender in the process of a rank; on GPUs each has its own."""
+    device = "cpu" if played.device == "cpu" else f"cuda:{rank}"
     return Here(of_loader(played.loader(rank=rank, world_size=count, device=device)))
 
 

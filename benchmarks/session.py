@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from ..pipelines.sources import Source, open_source
 from . import page_cache
 from .machine import machine
 from .measurement import Contender, Progress, Rate, Ratio, measure
+from .recorded import without_folders
 from .result import Result
 from .steps import Played
 from .suites import recorded
@@ -52,6 +53,7 @@ class Session:
         model: Network of the training step, or None for none.
         command: What repeats the run.
         progress: Told what is going on.
+        failed: Errors of contenders that failed in `measure`, by name.
     """
 
     played: Played
@@ -61,17 +63,21 @@ class Session:
     model: str | None
     command: str
     progress: Progress
+    failed: dict[str, Exception] = field(default_factory=dict)
 
     def measure(self, contenders: Mapping[str, Contender], files: Sequence[str]) -> tuple[dict[str, Rate], str]:
-        """Rates of contenders, and the state of the page cache; `files` are all that any of them reads."""
+        """Rates of contenders, and the state of the page cache; `files` are all that any of them reads.
+
+        A contender that fails is left out of the rates, and `result` says so.
+        """
         if self.cold:
             state = page_cache.COLD
         else:
             self.progress.turn("reading every file once")
             state = page_cache.warm(files)
         before = (lambda: page_cache.drop(files)) if self.cold else (lambda: None)
-        rates = measure(contenders, seconds=self.seconds, repeats=self.repeats, progress=self.progress, before=before)
-        return rates, state
+        turns = {"seconds": self.seconds, "repeats": self.repeats, "progress": self.progress, "before": before}
+        return measure(contenders, **turns, failed=self.failed), state
 
     def result(
         self,
@@ -102,17 +108,26 @@ class Session:
         data = data_facts(open_source(played.data)) | {"page_cache": cache}
         about = machine(*packages)
         settings = recorded(suite, settings)
-        return Result(suite, self.command, settings, data, about, list(rates), list(ratios), facts or {}, list(verdict))
+        facts, words = facts or {}, list(verdict)
+        if self.failed:
+            why = {name: without_folders(" ".join(str(error).split())) for name, error in self.failed.items()}
+            facts, words = facts | {"failed": why}, words + [f"{name} failed: {error}" for name, error in why.items()]
+        return Result(suite, self.command, settings, data, about, list(rates), list(ratios), facts, words)
 
 
 def data_facts(source: Source) -> dict[str, Any]:
     """What a data set is, without saying where it lies."""
-    sizes = source.size if source.shard_set is not None else [Path(file).stat().st_size for file in source.files]
-    kind = "image folder" if source.shard_set is None else "shard set"
+    kind, distinct = "shard set", {}
+    sizes: Any = source.size
+    if source.shard_set is None:
+        kind, files = "image folder", [Path(file).stat() for file in source.files]
+        sizes, count = [file.st_size for file in files], len({(file.st_dev, file.st_ino) for file in files})
+        distinct = {} if count == len(files) else {"distinct": count}  # the others are links to the same files
     return {
         "name": source.root.name,
         "kind": kind if source.raw_shape is None else "raw shard set",
         "samples": len(source),
+        **distinct,
         "classes": len(source.classes),
         "mean_bytes": round(sum(map(int, sizes)) / len(source)),
     }

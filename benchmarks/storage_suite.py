@@ -22,6 +22,7 @@ from .peers_suite import files_below, same_files
 from .result import Result
 from .session import Session
 from .steps import of_loader
+from .verdict import of_epochs
 
 AS_THEY_ARE = "as they are"
 _IMAGES = 4000  # that are converted: enough for the rate, and few enough to wait for
@@ -65,7 +66,8 @@ def run(session: Session, args: argparse.Namespace) -> Result:
             contenders[name] = Here(of_loader(replace(session.played, data=str(written.folder)).loader()))
             facts[name] = {"mean_bytes": mean_bytes(written.folder)}
         rates, cache = session.measure(contenders, files_below(Path(scratch)))
-    words = verdict(rates, facts)
+        images = len(open_source(folder))
+    words = of_epochs(images, session.played.batch_size) + verdict(rates, facts)
     return session.result(
         "storage", list(rates.values()), cache=cache, ratios=ratios(rates), facts=facts, verdict=words
     )
@@ -77,12 +79,16 @@ def mean_bytes(folder: Path) -> int:
 
 
 def ratios(rates: dict[str, Rate]) -> list[Ratio]:
-    """Every form over the images as they are."""
+    """Every form over the images as they are, if those were measured."""
+    if AS_THEY_ARE not in rates:
+        return []
     return [ratio(rate, rates[AS_THEY_ARE]) for name, rate in rates.items() if name != AS_THEY_ARE]
 
 
 def verdict(rates: dict[str, Rate], facts: dict[str, Any]) -> list[str]:
     """What each form gives, in words."""
+    if AS_THEY_ARE not in rates:
+        return []
     before = facts[AS_THEY_ARE]["mean_bytes"]
     return [
         f"{name}: {ratio(rate, rates[AS_THEY_ARE]).median:.2f} times the images/s, with "

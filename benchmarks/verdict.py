@@ -9,6 +9,7 @@ from .result import DISTURBED
 from .steps import Step
 
 _IDLE = 0.75  # less of the cores in use than this means that something else than arithmetic holds the loader up
+_EPOCH = 10  # batches: of fewer the first, for which everything waits, is too large a part of an epoch
 _WAITS = 0.02  # share of a training step's time that may go by waiting before it is worth a word
 
 _ADVICE = {
@@ -59,6 +60,24 @@ def of_steps(steps: Sequence[Step], *, cores: int, gpu: bool, others: float = 0.
         lines.append(f"{busy:.0%} of the {cores} cores are busy: more or faster cores help in proportion.")
     lines.append(f"To change it: {_ADVICE.get(worst.name, 'use more cores, or a GPU')}.")
     return lines
+
+
+def of_epochs(samples: int, batch_size: int) -> list[str]:
+    """A warning for an epoch of so few batches that rates say more about its beginning and end than about the rest.
+
+    Args:
+        samples: Images of the data set.
+        batch_size: Images of a batch.
+    """
+    batches = max(1, samples // batch_size)
+    if batches >= _EPOCH:
+        return []
+    smaller = f", or batches of at most {samples // _EPOCH}" if samples >= _EPOCH else ""
+    return [
+        f"An epoch of these {samples:,} images is {batches} batch{'es' if batches > 1 else ''} of {batch_size}: its "
+        "beginning, where nothing is ready yet, is a large part of it, and a larger data set would be played faster. "
+        f"For the rate of that use more images, or links to them{smaller}."
+    ]
 
 
 def of_training(model: str, alone: Rate, loader: Rate, together: Rate, *, gpu: bool) -> list[str]:

@@ -52,6 +52,7 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Tune as the command line says; the exit status."""
+    from ..benchmarks.verdict import of_epochs
     from ..pipelines import Loader, presets
     from .tuning import check_budget, measured, tune
 
@@ -68,6 +69,8 @@ def run(args: argparse.Namespace) -> int:
 
     with make() as loader:
         device, start = loader.device, loader.speed_settings
+        for warning in of_epochs(loader.num_samples, args.batch_size):
+            print(warning, file=sys.stderr)
     part = 0.2 * args.seconds
     decodes_on_gpu = "hw_decoder_load" in start
     seconds = args.seconds - (2 if decodes_on_gpu else 1) * part

@@ -4,13 +4,25 @@ import argparse
 import json
 import sys
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from PIL import Image
-from softfeed.benchmarks import command, measurement, operations_suite, page_cache, steps_suite, synthetic
+from softfeed.benchmarks import (
+    command,
+    measurement,
+    operations_suite,
+    page_cache,
+    session,
+    steps,
+    steps_suite,
+    synthetic,
+)
 from softfeed.benchmarks.processes import ContenderError
+from softfeed.benchmarks.repeated import repeated
 from softfeed.benchmarks.result import from_json, to_json
+from softfeed.pipelines.sources import open_source
 from softfeed.train import cli
 
 from .conftest import rate
@@ -212,6 +224,62 @@ def test_what_was_measured_outlives_a_process_that_fails(tiny_folder, tmp_path, 
     found = from_json(output)
     assert found.facts["peak_memory"] == {"skipped": "OSError: no room for file"}
     assert len(found.rates) == 6
+
+
+class Fails:
+    def play(self, seconds):
+        raise RuntimeError("no room for /tmp/somewhere/file")
+
+
+def test_what_was_measured_outlives_a_step_that_fails(tiny_folder, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(steps_suite, "in_fresh_process", lambda *arguments: {})
+    monkeypatch.setattr(steps_suite, "ladder", lambda played: steps.ladder(played) | {"resize": Fails()})
+    output = tmp_path / "now.json"
+    assert bench(tiny_folder, *QUICK, "--recipe", "soft-imagenet", "--output", output) == 1
+    assert "resize failed: no room for file\n" in capsys.readouterr().out
+    found = from_json(output)
+    assert found.facts["failed"] == {"resize": "no room for file"}
+    names = ["read", "numbers", "decode", "normalise", "hand-over"]
+    assert [row.name for row in found.rates] == [step["name"] for step in found.facts["steps"]] == names
+
+
+@pytest.mark.parametrize("suite", ["operations", "storage"])
+def test_ratios_of_what_failed_are_left_out(tiny_folder, tmp_path, monkeypatch, suite):
+    """Even if it is what all the others are compared with."""
+    real = measurement.measure
+
+    def measure(contenders, **options):
+        few = dict(list(contenders.items())[:3])
+        first = next(iter(few))
+        return real(few | {first: Fails()}, **options)
+
+    monkeypatch.setattr(session, "measure", measure)
+    monkeypatch.setattr("softfeed.benchmarks.peers_suite._LEAST", 12)
+    output = tmp_path / "now.json"
+    assert bench(tiny_folder, *QUICK, "--suite", suite, "--output", output) == 1
+    found = from_json(output)
+    assert len(found.rates) == 2
+    assert found.ratios == []
+
+
+def test_each_look_by_itself_may_fail(monkeypatch):
+    def fail_on_a_gpu(function, *arguments):
+        if function is steps_suite.busy_with:
+            raise ContenderError("its process ended with status -11")
+        return {"host_mb": 1.0}
+
+    monkeypatch.setattr(steps_suite, "in_fresh_process", fail_on_a_gpu)
+    told = SimpleNamespace(played=None, seconds=1, progress=measurement.Progress())
+    facts, words = steps_suite.look(told, ("peak_memory", "gpu"))
+    assert facts == {"peak_memory": {"host_mb": 1.0}, "gpu": {"skipped": "its process ended with status -11"}}
+    assert words == ["GPU time was not measured: its process ended with status -11"]
+
+
+def test_links_are_counted(tiny_folder, tmp_path):
+    folder = repeated(tiny_folder, tmp_path / "links", most=20, least=50)
+    facts = session.data_facts(open_source(folder))
+    assert (facts["samples"], facts["distinct"]) == (60, 20)
+    assert "distinct" not in session.data_facts(open_source(tiny_folder))
 
 
 def test_two_suites_are_refused(tiny_folder, capsys):

@@ -88,6 +88,45 @@ def test_a_contender_without_batches_is_refused():
         Here(lambda: iter(())).play(0.1)
 
 
+class Fails:
+    """Plays well for some turns, the warm-up counted, and then no more."""
+
+    def __init__(self, turns):
+        self.left = turns
+
+    def play(self, seconds):
+        self.left -= 1
+        if self.left < 0:
+            raise RuntimeError("out of memory")
+        return Here(sleeper(1, 0)).play(0.001)
+
+
+@pytest.mark.parametrize(
+    ("turns", "kept"),
+    [
+        ({"a": 9, "b": 0, "c": 9}, {"a": 3, "c": 3}),  # cannot be made
+        ({"a": 9, "b": 2, "c": 9}, {"a": 3, "c": 3}),  # fails in the middle
+        ({"a": 3, "b": 2, "c": 2}, {"a": 1, "b": 1, "c": 1}),  # from some moment on everything fails
+        ({"a": 2, "b": 1, "c": 1}, {"a": 1}),
+    ],
+)
+def test_contenders_that_fail_leave_the_others_their_turns(turns, kept):
+    failed = {}
+    contenders = {name: Fails(count) for name, count in turns.items()}
+    rates = measure(contenders, seconds=0.001, repeats=3, progress=quiet(), failed=failed)
+    assert {name: len(rate.images_per_s) for name, rate in rates.items()} == kept
+    assert {name: str(error) for name, error in failed.items()} == {
+        name: "out of memory" for name, count in turns.items() if count < 4
+    }
+    with pytest.raises(RuntimeError, match="out of memory"):
+        measure({name: Fails(count) for name, count in turns.items()}, seconds=0.001, repeats=3, progress=quiet())
+
+
+def test_where_nothing_can_be_measured_the_first_error_is_raised():
+    with pytest.raises(RuntimeError, match="out of memory"):
+        measure({"a": Fails(1), "b": Fails(0)}, seconds=0.001, repeats=2, progress=quiet(), failed={})
+
+
 def test_ratios_are_taken_within_a_repeat():
     # the machine became four times slower: the ratio did not change
     result = ratio(rate("a", 100, 25, 50), rate("b", 200, 50, 100))

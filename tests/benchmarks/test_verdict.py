@@ -97,3 +97,14 @@ def test_steps_are_frozen():
     assert isinstance(result(), Result)
     with pytest.raises(AttributeError):
         Step("a", 1, 1, 1).name = "b"
+
+
+def test_an_epoch_of_a_few_batches_is_no_measure_of_a_large_data_set():
+    assert verdict.of_epochs(640, 64) == []
+    (words,) = verdict.of_epochs(500, 256)
+    assert words.startswith("An epoch of these 500 images is 1 batch of 256: its beginning, ")
+    assert words.endswith("or batches of at most 50.")
+    assert verdict.of_epochs(500, 50) == []
+    (words,) = verdict.of_epochs(5, 1)
+    assert "is 5 batches of 1:" in words
+    assert words.endswith("use more images, or links to them.")

@@ -1,0 +1,142 @@
+"""What a GPU's numbers depend on beside the code: driver, CUDA, the nvJPEG library in use, JPEG engines, CPU cores.
+
+`python -m softfeed.benchmarks.environment DATA` decodes a batch of an image folder or shard set with DALI, so that the
+libraries which it finds on this machine are in memory, and looks which they are. `--output` writes JSON for
+`benchmarks/results/`. Nothing that is missing is an error; it is null.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ctypes
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from .errors import in_one_line
+from .machine import machine
+from .result import check_output
+
+_PROGRAM = "python -m softfeed.benchmarks.environment"
+# what of decoding is in libraries of its own, of which a machine may have several
+_LIBRARIES = re.compile(r"lib(nvjpeg|nvimgcodec|cudart|dali)\b[^/]*\.so[^/]*$")
+_NVJPEG = re.compile(r"libnvjpeg\.[^/]*$")  # not the extensions of nvImageCodec, which are called like it
+_HARDWARE = 3  # NVJPEG_BACKEND_HARDWARE
+_SMI = ("driver_version", "pcie.link.gen.current", "pcie.link.width.current", "clocks.max.sm", "power.limit")
+
+
+def environment() -> dict[str, Any]:
+    """Everything; of libraries those that this process has in memory."""
+    import torch
+
+    loaded = libraries(Path("/proc/self/maps").read_text(encoding="utf-8"))
+    return {
+        "machine": machine(),
+        "cuda": {"torch": torch.version.cuda, "driver": _driver_cuda()},
+        "gpu": _smi(),
+        "nvjpeg": [nvjpeg(path) for path in loaded if _NVJPEG.search(path)],
+        "libraries": [short(path) for path in loaded],
+        "cpu": {
+            "cores": os.cpu_count(),
+            "usable": len(os.sched_getaffinity(0)),
+            "limit": _first_line(Path("/sys/fs/cgroup/cpu.max")),
+        },
+        "shared_memory_gb": round(shutil.disk_usage("/dev/shm").total / 1e9, 1) if Path("/dev/shm").is_dir() else None,
+    }
+
+
+def libraries(maps: str) -> list[str]:
+    """Paths of the libraries that decode, from the text of /proc/PID/maps, each once."""
+    paths = {line.split(maxsplit=5)[5] for line in maps.splitlines() if line.count("/")}
+    return sorted(path for path in paths if _LIBRARIES.search(path))
+
+
+def short(path: str) -> str:
+    """A library's path from its package on, or what is not a package's in full but for a home folder."""
+    _, packages, rest = path.rpartition("-packages/")
+    return rest if packages else path.replace(str(Path.home()), "~", 1)
+
+
+def nvjpeg(path: str) -> dict[str, Any]:
+    """Version of an nvJPEG library, and the JPEG engines that it sees; None for what it cannot tell."""
+    library = ctypes.CDLL(path)
+    numbers = []
+    for part in range(3):  # MAJOR_VERSION, MINOR_VERSION, PATCH_LEVEL
+        value = ctypes.c_int()
+        numbers.append(str(value.value) if library.nvjpegGetProperty(part, ctypes.byref(value)) == 0 else "?")
+    return {"library": short(path), "version": ".".join(numbers)} | _engines(library)
+
+
+def _engines(library: Any) -> dict[str, int | None]:
+    nothing: dict[str, int | None] = {"engines": None, "cores_per_engine": None}
+    handle, engines, cores = ctypes.c_void_p(), ctypes.c_uint(), ctypes.c_uint()
+    if not hasattr(library, "nvjpegGetHardwareDecoderInfo"):  # new in CUDA 12
+        return nothing
+    if library.nvjpegCreateEx(_HARDWARE, None, None, 0, ctypes.byref(handle)) != 0:  # no such engines, or no GPU
+        return nothing
+    status = library.nvjpegGetHardwareDecoderInfo(handle, ctypes.byref(engines), ctypes.byref(cores))
+    library.nvjpegDestroy(handle)
+    return nothing if status else {"engines": engines.value, "cores_per_engine": cores.value}
+
+
+def _driver_cuda() -> str | None:
+    """Newest version of CUDA that the driver knows."""
+    version = ctypes.c_int()
+    try:
+        status = ctypes.CDLL("libcuda.so.1").cuDriverGetVersion(ctypes.byref(version))
+    except OSError:
+        return None
+    return None if status else f"{version.value // 1000}.{version.value % 1000 // 10}"
+
+
+def _smi() -> dict[str, str] | None:
+    """What nvidia-smi tells of the first GPU."""
+    query = ["nvidia-smi", "--id=0", f"--query-gpu={','.join(_SMI)}", "--format=csv,noheader"]
+    try:
+        told = subprocess.run(query, capture_output=True, text=True, check=True, timeout=30).stdout
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return dict(zip(_SMI, map(str.strip, told.split(",")), strict=False))
+
+
+def _first_line(path: Path) -> str | None:
+    """What a file's first line says, such as "1600000 100000" for 16 cores; None where there is no such file."""
+    try:
+        return path.read_text(encoding="utf-8").splitlines()[0]
+    except (OSError, IndexError):
+        return None
+
+
+def _parse(words: list[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog=_PROGRAM, description=__doc__)
+    parser.add_argument("data", help="image folder or shard set")
+    parser.add_argument("--device", help="cpu or cuda (default: the GPU where there is one)")
+    parser.add_argument("--output", type=Path, help="JSON file to write")
+    return parser.parse_args(words)
+
+
+@in_one_line
+def main(arguments: list[str] | None = None) -> int:
+    """Run it; returns the exit status."""
+    from ..pipelines import Loader, presets
+
+    options = _parse(sys.argv[1:] if arguments is None else arguments)
+    check_output(options.output)
+    with Loader(
+        options.data, presets.by_name("soft-imagenet"), 16, 224, device=options.device, last_batch="fill"
+    ) as one:
+        next(iter(one))
+        text = json.dumps(environment(), indent=1) + "\n"
+    print(text)
+    if options.output:
+        options.output.write_text(text, encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -5,7 +5,7 @@ import warnings
 import pytest
 
 # What only a GPU can get wrong: with `-m gpu` these files come first, as a machine may be lent for minutes only.
-FIRST = ("test_gpu.py", "test_roi_probe.py", "test_decoder.py")
+FIRST = ("test_gpu.py", "test_gpu_decoder.py", "test_roi_probe.py", "test_decoder.py")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

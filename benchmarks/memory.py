@@ -19,16 +19,27 @@ def host_bytes() -> int:
     kernel's own share per process (PSS) shrinks by hundreds of megabytes while another program has torch loaded.
     """
     process = psutil.Process()
-    own, files = 0, 0
-    for member in [process, *process.children(recursive=True)]:
+    members = [_own_and_files(process.pid)]
+    for child in process.children(recursive=True):
         try:
-            fields = Path(f"/proc/{member.pid}/smaps_rollup").read_text().splitlines()[1:]
-            kilobytes = {name: int(rest.split()[0]) for name, rest in (line.split(":") for line in fields)}
-            files = max(files, member.memory_info().shared - 1024 * kilobytes["Pss_Shmem"])
-        except (psutil.Error, OSError):  # it has ended, or is of another user
+            members.append(_own_and_files(child.pid))
+        except OSError:  # it has ended
             continue
-        own += 1024 * (kilobytes["Pss_Anon"] + kilobytes["Pss_Shmem"])
-    return own + files
+    return sum(own for own, _ in members) + max(files for _, files in members)
+
+
+def _own_and_files(pid: int) -> tuple[int, int]:
+    """Bytes of a process: its share of memory of no file (PSS), and the parts of files that are in memory."""
+    parts, status = _kilobytes(f"/proc/{pid}/smaps_rollup"), _kilobytes(f"/proc/{pid}/status")
+    # Linux tells the two shares since 5.4
+    own = parts["Pss_Anon"] + parts["Pss_Shmem"] if "Pss_Anon" in parts else parts.get("Anonymous", 0)
+    return 1024 * own, 1024 * status.get("RssFile", 0)  # a process that is ending has none
+
+
+def _kilobytes(path: str) -> dict[str, int]:
+    """The lines `NAME: NUMBER kB` of a file."""
+    words = (line.split() for line in Path(path).read_text().splitlines())
+    return {line[0].rstrip(":"): int(line[1]) for line in words if line[-1:] == ["kB"]}
 
 
 def gpu_bytes() -> int | None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import contextlib
 from collections import deque
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import replace
 from threading import Lock
 from typing import Any
@@ -68,8 +68,12 @@ class SplitRunner:
 
     def collect(self) -> Any:
         """Images of the oldest batch in flight. See `GraphRunner.collect`."""
-        future, self._next = self._next, None
-        images = self._finished() if future is None else future.result()
+        if self._next is None:
+            images = self._finished()
+        else:
+            wait([self._next])  # an interruption here leaves the batch to `drain`
+            future, self._next = self._next, None
+            images = future.result()
         if self._numbers:
             # no thread can start when the interpreter is about to exit and waits for that of the caller
             with contextlib.suppress(RuntimeError):

@@ -174,7 +174,7 @@ def test_a_machine_that_takes_its_time_back_leaves_nothing_running(tiny_folder, 
 @pytest.mark.parametrize("target", ["bench-gpu", "test-gpu"])
 def test_make_installs_nothing_for_an_interpreter_that_has_everything(target):
     def commands(*words):
-        make = ["make", "-n", "-B", target, "DATA=images", "OPTIONS=--one", *words]
+        make = ["make", "--no-print-directory", "-n", "-B", target, "DATA=images", "OPTIONS=--one", *words]
         return subprocess.run(make, cwd=ROOT, capture_output=True, text=True, check=True).stdout
 
     given = commands("RUN=python-of-mine")

@@ -28,8 +28,7 @@ print(json.dumps([before, during, after, peak.host, PeakMemory().host]))
 
 
 def test_memory_that_is_taken_is_seen_and_so_is_its_peak():
-    # in a process of its own, where nothing else is freed meanwhile, and with much more than it shares with others:
-    # its share of a library shrinks while another program loads that, too
+    # in a process of its own, where nothing else is freed meanwhile
     run = subprocess.run([sys.executable, "-c", TAKING], capture_output=True, text=True, check=True)
     before, during, after, peak, unseen = json.loads(run.stdout)
     assert 270e6 < during - before < 330e6
@@ -38,6 +37,42 @@ def test_memory_that_is_taken_is_seen_and_so_is_its_peak():
     assert unseen == 0
     used = gpu_bytes()
     assert used is None or used > 0
+
+
+SHARING = """
+import json
+import mmap
+import os
+from softfeed.benchmarks.memory import host_bytes
+before = host_bytes()
+shared = mmap.mmap(-1, 200_000_000)
+shared.write(bytes(200_000_000))
+alone = host_bytes()
+read, write = os.pipe()
+go_on = os.pipe()
+children = []
+for _ in range(3):
+    children.append(os.fork())
+    if not children[-1]:
+        assert sum(shared[::4096]) == 0
+        os.write(write, b"1")
+        os.read(go_on[0], 1)
+        os._exit(0)
+for _ in children:
+    os.read(read, 1)
+with_children = host_bytes()
+os.write(go_on[1], b"111")
+for child in children:
+    os.waitpid(child, 0)
+print(json.dumps([before, alone, with_children]))
+"""
+
+
+def test_memory_that_processes_share_counts_once():
+    run = subprocess.run([sys.executable, "-c", SHARING], capture_output=True, text=True, check=True)
+    before, alone, with_children = json.loads(run.stdout)
+    assert 180e6 < alone - before < 220e6
+    assert abs(with_children - alone) < 40e6
 
 
 def test_flat_and_growing():

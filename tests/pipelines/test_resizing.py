@@ -1,6 +1,7 @@
 """The resize on a CPU against the definition in float64 and against Pillow, and two graphs against one."""
 
-from threading import Lock, Semaphore
+import signal
+from threading import Event, Lock, Semaphore, Timer
 from time import sleep
 
 import numpy as np
@@ -184,6 +185,47 @@ def test_decoded_images_are_good_until_the_next_are_asked_for(decoding):
             np.testing.assert_array_equal(image, copy)
         for _ in batches[1:]:
             runner.collect()
+
+
+def test_an_interrupted_wait_leaves_nothing_at_work(noise_sets, monkeypatch):
+    """What the thread resizes lies in memory that the next decode writes to."""
+    go_on, resize, drain = Event(), split.resized_on_cpu, split.SplitRunner.drain
+    at_work, after_draining = [], []
+
+    def slow(*arguments):
+        at_work.append(1)
+        assert go_on.wait(10)
+        image = resize(*arguments)
+        at_work.pop()
+        return image
+
+    def drained(runner):
+        good = drain(runner)
+        after_draining.append((good, len(at_work)))
+        return good
+
+    def interrupt(*_):
+        Timer(0.3, go_on.set).start()
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(split, "resized_on_cpu", slow)
+    monkeypatch.setattr(split.SplitRunner, "drain", drained)
+    before = signal.signal(signal.SIGALRM, interrupt)
+    try:
+        with Loader(noise_sets["folder"], RECIPES["plain"], 8, 32, device="cpu", num_threads=1) as played:
+            batches = iter(played)
+            go_on.set()
+            next(batches)  # and the thread goes on with the second batch
+            while played._player._runner._next.running():
+                sleep(0.01)
+            go_on.clear()
+            next(batches)  # and with the third, which takes longer now
+            signal.setitimer(signal.ITIMER_REAL, 0.3)
+            with pytest.raises(KeyboardInterrupt):
+                next(batches)
+    finally:
+        signal.signal(signal.SIGALRM, before)
+    assert after_draining[0] == (True, 0)
 
 
 @pytest.mark.parametrize("prefetch", [2, 4])

@@ -39,9 +39,9 @@ class _Delayed(SampleReader):
         time.sleep(self.delay_s)
         return super()._file(index)
 
-    def _fill(self, index: int, *rest: Any) -> None:
+    def _fill(self, index: int, image: Any) -> None:
         time.sleep(self.delay_s)
-        super()._fill(index, *rest)
+        super()._fill(index, image)
 
 
 def _loader(source: Source, options: argparse.Namespace, delay_ms: float, slow_s: float | None) -> Loader:

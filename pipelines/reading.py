@@ -24,8 +24,8 @@ _OPEN_FILES = 128  # shards kept open; far below the usual limit of 1,024 descri
 # read one by one, as threads would only get in each other's way.
 _AT_ONCE = 16
 _SLOW_S = 150e-6  # for a sample, where one in memory takes 10 to 40 us
-_MEMORY = 8  # batches that the time of a sample is averaged over
-_CHUNK = 64  # samples read with the same open shards
+_MEMORY = 8  # chunks that the time of a sample is averaged over
+_FIRST, _CHUNK = 8, 64  # samples to judge storage by, at first and later
 
 
 class ReadError(OSError):
@@ -75,7 +75,9 @@ class SampleReader:
 
     def another(self) -> SampleReader:
         """A reader of the same data set, as it was when this one was made."""
-        return SampleReader(self._source, self._stamps)
+        other = SampleReader(self._source, self._stamps)
+        other.slow_s, other._usual_s = self.slow_s, self._usual_s
+        return other
 
     def read(self, indices: np.ndarray) -> tuple[list[np.ndarray] | np.ndarray, dict[int, ReadError]]:
         """Bytes of some samples, int64 (N,).
@@ -104,47 +106,69 @@ class SampleReader:
             images = [np.empty(size, np.uint8) for size in source.size[indices].tolist()]
         else:
             images = np.empty((len(indices), *source.raw_shape), np.uint8)
-        seconds = np.empty(len(indices))
+        rows, done = list(enumerate(indices.tolist())), 0
+        while done < len(rows):
+            chunk = rows[done : done + (_FIRST if self._usual_s is None else _CHUNK)]
+            done += len(chunk)
+            seconds: dict[int, float] = {}
+            each = _at_once if (self._usual_s or 0.0) > self.slow_s else _one_by_one
+            if source.shard_set is not None:
+                self._open_shards(chunk, each, seconds, failures)
 
-        def read(row: int, index: int, descriptor: int | None) -> None:
-            begin = perf_counter()
-            self._under_way[index] = None
-            try:
-                if descriptor is None:
-                    images[row] = self._file(index)
-                else:
-                    self._fill(index, descriptor, images[row])
-            except (OSError, ValueError) as error:
-                failures[row] = self._error(index, error)
-            self._under_way.pop(index, None)  # a small data set may be in a batch twice
-            seconds[row] = perf_counter() - begin
-
-        rows = list(enumerate(indices.tolist()))
-        for first in range(0, len(rows), _CHUNK):
-            chunk = []
-            for row, index in rows[first : first + _CHUNK]:
+            def read(row: int, index: int, seconds: dict[int, float] = seconds) -> None:
+                begin = perf_counter()
+                self._under_way[index] = None
                 try:
-                    chunk.append((row, index, None if source.shard_set is None else self._shard_of(index)))
+                    if source.shard_set is None:
+                        images[row] = self._file(index)
+                    else:
+                        self._fill(index, images[row])
+                    seconds[row] = seconds.get(row, 0.0) + perf_counter() - begin
                 except (OSError, ValueError) as error:
                     failures[row] = self._error(index, error)
-            if (self._usual_s or 0.0) > self.slow_s:
-                _at_once(read, chunk)
-            else:
-                for arguments in chunk:
-                    read(*arguments)
-        if len(indices) and not failures:
+                self._under_way.pop(index, None)  # a small data set may be in a batch twice
+
+            each(read, [arguments for arguments in chunk if arguments[0] not in failures])
+            self._note([seconds[row] for row, _ in chunk if row not in failures])
+        return images, dict(sorted(failures.items()))
+
+    def _open_shards(
+        self,
+        chunk: list[tuple[int, int]],
+        each: Callable[..., None],
+        seconds: dict[int, float],
+        failures: dict[int, ReadError],
+    ) -> None:
+        """Have the shards of some rows open, and note how long each row waited for that, or why it failed."""
+        files: dict[int, list[tuple[int, int]]] = {}
+        for row, index in chunk:
+            files.setdefault(int(self._source.file[index]), []).append((row, index))
+        for file in files:
+            if file in self._open:
+                self._open.move_to_end(file)
+        missing = sum(file not in self._open for file in files)
+        while self._open and len(self._open) + missing > max(_OPEN_FILES, len(files)):
+            os.close(self._open.popitem(last=False)[1])
+
+        def open_(file: int, rows: list[tuple[int, int]]) -> None:
+            begin = perf_counter()
+            first = rows[0][1]
+            self._under_way[first] = None
+            try:
+                self._check(file)
+                seconds.update(dict.fromkeys((row for row, _ in rows), perf_counter() - begin))
+            except (OSError, ValueError) as error:
+                failures.update({row: self._error(index, error) for row, index in rows})
+            self._under_way.pop(first, None)
+
+        each(open_, [item for item in files.items() if item[0] not in self._open or item[0] not in self._checked])
+
+    def _note(self, seconds: list[float]) -> None:
+        """Note how long samples took to read."""
+        if seconds:
             # the quick ones tell what storage takes; others also waited for a core
             now = float(np.quantile(seconds, 0.25))
             self._usual_s = now if self._usual_s is None else self._usual_s + (now - self._usual_s) / _MEMORY
-        return images, dict(sorted(failures.items()))
-
-    def _shard_of(self, index: int) -> int:
-        """The open shard that a sample lies in."""
-        self._under_way[index] = None
-        try:
-            return self._descriptor(int(self._source.file[index]))
-        finally:
-            del self._under_way[index]
 
     def _error(self, index: int, error: OSError | ValueError) -> ReadError:
         """What a sample's error becomes."""
@@ -156,23 +180,26 @@ class SampleReader:
         descriptor = os.open(self._source.files[int(self._source.file[index])], os.O_RDONLY | os.O_CLOEXEC)
         try:
             image = np.empty(os.fstat(descriptor).st_size, np.uint8)
-            count = os.preadv(descriptor, [image.data], 0) if len(image) else 0
+            count = _read_all(descriptor, image, 0)
         finally:
             os.close(descriptor)
-        if not count:
+        if not len(image):
             raise ValueError("the file is empty; remove it")
-        return image[:count]  # less if it was cut meanwhile, which the decoder finds out
+        if count < len(image):
+            raise ValueError(f"the file ended after {count} of {len(image)} bytes; it was cut meanwhile")
+        return image
 
-    def _fill(self, index: int, descriptor: int, image: np.ndarray) -> None:
+    def _fill(self, index: int, image: np.ndarray) -> None:
         """Fill an array with the bytes of an image in an open shard."""
         source = self._source
+        descriptor = self._open[int(source.file[index])]
         if source.multipart and (parts := source.multipart.get(index)):
             # RecordIO holds the image in several parts, which begin with the record's own words
             head = recordio.CONTAINER.first_offset
             record = os.pread(descriptor, head + image.nbytes + 4 * (parts - 1), int(source.offset[index]) - head)
             image.reshape(-1)[...] = np.frombuffer(recordio.unwrap(record), np.uint8)
             return
-        count = os.preadv(descriptor, [image.data], int(source.offset[index]))
+        count = _read_all(descriptor, image, int(source.offset[index]))
         if count != image.nbytes:
             raise ValueError(f"the file ends after {count} of {image.nbytes} bytes; convert it again or copy it anew")
 
@@ -186,29 +213,38 @@ class SampleReader:
         # of a reader whose thread hung when the loader was closed: only the thread can tell when it is done
         self.close()
 
-    def _descriptor(self, file: int) -> int:
-        """An open shard, which is still the one that the data set was opened with.
+    def _check(self, file: int) -> None:
+        """Open a shard if need be, and see that it is the one that the data set was opened with.
 
         Raises:
             OSError, ValueError: if it cannot be opened, or is another.
         """
-        descriptor = self._open.get(file)
-        if descriptor is None:
-            if len(self._open) >= _OPEN_FILES:
-                os.close(self._open.popitem(last=False)[1])
-            descriptor = self._open[file] = os.open(self._source.files[file], os.O_RDONLY | os.O_CLOEXEC)
-        else:
-            self._open.move_to_end(file)
-        if file not in self._checked:
-            now, stamp = os.fstat(descriptor), self._stamps[file]
-            if stamp is not None and stamp != (now.st_size, now.st_mtime_ns):
-                os.close(self._open.pop(file))
-                raise ValueError(
-                    f"the file was cut, replaced or written to since the data set was opened (it had {stamp[0]} bytes "
-                    f"and has {now.st_size}); open the data set anew, or copy it back"
-                )
-            self._checked.add(file)
-        return descriptor
+        if file not in self._open:
+            self._open[file] = os.open(self._source.files[file], os.O_RDONLY | os.O_CLOEXEC)
+        now, stamp = os.fstat(self._open[file]), self._stamps[file]
+        if stamp is not None and stamp != (now.st_size, now.st_mtime_ns):
+            os.close(self._open.pop(file))
+            raise ValueError(
+                f"the file was cut, replaced or written to since the data set was opened (it had {stamp[0]} bytes "
+                f"and has {now.st_size}); open the data set anew, or copy it back"
+            )
+        self._checked.add(file)
+
+
+def _read_all(descriptor: int, image: np.ndarray, offset: int) -> int:
+    """Fill an array of uint8 from a file; returns how many bytes there were. Some storage gives a part at a time."""
+    if not image.size:
+        return 0
+    left, done = image.data.cast("B"), 0
+    while done < len(left) and (count := os.preadv(descriptor, [left[done:]], offset + done)):
+        done += count
+    return done
+
+
+def _one_by_one(work: Callable[..., None], rows: list[tuple]) -> None:
+    """Call `work` with each of some rows."""
+    for arguments in rows:
+        work(*arguments)
 
 
 def _at_once(work: Callable[..., None], rows: list[tuple]) -> None:

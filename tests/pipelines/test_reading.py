@@ -100,6 +100,82 @@ def test_it_finds_out_when_storage_becomes_slow_or_quick_again(new_reader, monke
     assert batches(1)
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_slow_storage_is_found_out_within_the_first_batch(new_reader, monkeypatch, kind):
+    threads = timed(monkeypatch, lambda: 1e-3)
+    reader = new_reader(kind, reading._SLOW_S)
+    reader.read(ALL)
+    assert set(threads[:8]) == {threading.main_thread()}
+    assert set(threads[8:]) != {threading.main_thread()}
+    assert reader.another()._usual_s == reader._usual_s
+
+
+def test_samples_that_fail_do_not_hide_that_storage_is_slow(new_reader, monkeypatch):
+    def seconds():
+        count[0] += 1
+        if count[0] % 5 == 0:
+            raise OSError(5, "Input/output error")
+        return 1e-3
+
+    count = [0]
+    timed(monkeypatch, seconds)
+    reader = new_reader("folder", reading._SLOW_S)
+    assert len(reader.read(ALL)[1]) == 7
+    assert reader._usual_s > reading._SLOW_S
+
+
+def test_opening_shards_counts_and_is_done_at_once(new_reader, monkeypatch):
+    reader, read = new_reader("encoded", reading._SLOW_S), reading.os.open
+    shards = len(reader._source.files)
+    assert shards > 1
+    clock, together = [0.0], threading.Barrier(shards)
+
+    def slow(*arguments):
+        clock[0] += 1e-3
+        together.wait(10)
+        return read(*arguments)
+
+    monkeypatch.setattr(reading, "perf_counter", lambda: clock[0])
+    monkeypatch.setattr(reading.os, "open", slow)
+    reader._usual_s = 1.0
+    assert reader.read(ALL)[1] == {}
+    assert reader._usual_s < 1.0
+    reader.close()
+    reader._usual_s = None
+    together = threading.Barrier(1)
+    assert reader.read(ALL)[1] == {}
+    assert reader._usual_s > reading._SLOW_S
+
+
+def test_more_shards_than_may_be_open(new_reader, monkeypatch):
+    expected = new_reader("encoded", 1.0).read(ALL)[0]
+    monkeypatch.setattr(reading, "_OPEN_FILES", 1)
+    for slow_s in (-1.0, float("inf")):
+        reader = new_reader("encoded", slow_s)
+        for _ in range(2):
+            for one, other in zip(reader.read(ALL)[0], expected, strict=True):
+                np.testing.assert_array_equal(one, other)
+            reader.read(ALL[:1])
+            assert len(reader._open) == 1
+
+
+def test_storage_that_gives_a_part_at_a_time(new_reader, monkeypatch):
+    kinds, read = ("folder", "encoded"), reading.os.preadv
+    expected = {kind: new_reader(kind, 1.0).read(ALL)[0] for kind in kinds}
+    monkeypatch.setattr(reading.os, "preadv", lambda file, views, offset: read(file, [views[0][:1000]], offset))
+    for kind in kinds:
+        images, failures = new_reader(kind, 1.0).read(ALL)
+        assert failures == {}
+        for image, whole in zip(images, expected[kind], strict=True):
+            np.testing.assert_array_equal(image, whole)
+
+
+def test_a_file_that_is_cut_while_it_is_read(new_reader, monkeypatch):
+    monkeypatch.setattr(reading.os, "preadv", lambda file, views, offset: 100 if offset == 0 else 0)
+    failures = new_reader("folder", 1.0).read(ALL[:1])[1]
+    assert "the file ended after 100 of " in str(failures[0])
+
+
 def test_what_fails_comes_in_order_and_names_the_sample(new_reader, noise_sets, monkeypatch):
     source, fill, bad = open_source(noise_sets["encoded"]), SampleReader._fill, list(range(0, 37, 3))
 

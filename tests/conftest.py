@@ -1,10 +1,12 @@
 """What all test folders share: tests marked `gpu` skip, and say why, where there is no NVIDIA GPU."""
 
+import os
 import warnings
+from collections.abc import Iterator
 
 import pytest
 
-# What only a GPU can get wrong: with `-m gpu` these files come first, as a machine may be lent for minutes only.
+# What only a GPU can get wrong: with `-m gpu` these files come first, as time on one may be short.
 FIRST = ("test_gpu.py", "test_gpu_decoder.py", "test_roi_probe.py", "test_decoder.py")
 
 
@@ -16,6 +18,16 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     if reason is not None:
         for item in marked:
             item.add_marker(pytest.mark.skip(reason=reason))
+
+
+@pytest.fixture(autouse=True, scope="module")
+def environment() -> Iterator[None]:
+    """Libraries leave variables behind, such as Dask OMP_NUM_THREADS, by which later tests train otherwise."""
+    before = dict(os.environ)
+    yield
+    for name in os.environ.keys() - before.keys() - {"PYTEST_CURRENT_TEST"}:
+        del os.environ[name]
+    os.environ.update({name: value for name, value in before.items() if name != "PYTEST_CURRENT_TEST"})
 
 
 def _why_no_gpu() -> str | None:

@@ -68,12 +68,8 @@ class SplitRunner:
 
     def collect(self) -> Any:
         """Images of the oldest batch in flight. See `GraphRunner.collect`."""
-        if self._next is None:
-            images = self._finished()
-        else:
-            wait([self._next])  # an interruption here leaves the batch to `drain`
-            future, self._next = self._next, None
-            images = future.result()
+        future = self._waited_for()
+        images = self._finished() if future is None else future.result()
         if self._numbers:
             # no thread can start when the interpreter is about to exit and waits for that of the caller
             with contextlib.suppress(RuntimeError):
@@ -82,7 +78,7 @@ class SplitRunner:
 
     def drain(self) -> bool:
         """Wait for all batches in flight and drop them. See `GraphRunner.drain`."""
-        future, self._next = self._next, None
+        future = self._waited_for()
         if future is not None and future.exception() is not None:
             return False
         self._numbers.clear()
@@ -94,6 +90,13 @@ class SplitRunner:
         self._decoding.close()
         if self._finishing is not None:
             self._finishing.close()
+
+    def _waited_for(self) -> Future | None:
+        """The batch that the thread was to finish, when it is done; an interruption leaves it to the next call."""
+        if self._next is not None:
+            wait([self._next])
+        future, self._next = self._next, None
+        return future
 
     def _finished(self) -> Any:
         """The oldest batch that is not finished yet, resized and finished."""
@@ -166,7 +169,7 @@ def new_runner(  # noqa: PLR0913 - what a graph is built of, and what runs it
         return kind(graph, device, options.prefetch)
     first, rest = split_numbers(example, recipe.views)
     # Decoded images of a batch are read once and left, so they may lie where earlier ones did. As pieces of their own,
-    # of tens of megabytes, they come and go in heaps of 64, and what a process takes up wanders by a tenth.
+    # of tens of megabytes, they come and go in heaps of 64 MB, and what a process takes up wanders by a tenth.
     decoded = replace(options, reuses_memory=True)
     graph = build_graph(recipe, first, decoded, size=size, raw=raw, output=output, until=first_stage)
     decoding = ImageRunner(graph, device, options.prefetch)

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import math
 import os
-from collections import OrderedDict, deque
-from collections.abc import Callable
-from threading import Thread
+from collections import OrderedDict
+from functools import partial
 from time import perf_counter
 
 import numpy as np
 
 from .shards.containers import recordio
 from .sources import Source
+from .threads import at_once
+
+Row = tuple[int, int]  # place in a batch, and sample
 
 # Raw sets of up to this many bytes are read into memory once: a batch of CIFAR is then one copy instead of a system
 # call per image, which is a quarter of what such an image costs altogether.
@@ -51,7 +53,6 @@ class SampleReader:
 
     Attributes:
         slow_s: Seconds for a sample above which storage is slow, and several samples are asked for at once.
-
     """
 
     def __init__(self, source: Source, stamps: list[tuple[int, int] | None] | None = None) -> None:
@@ -110,37 +111,37 @@ class SampleReader:
         while done < len(rows):
             chunk = rows[done : done + (_FIRST if self._usual_s is None else _CHUNK)]
             done += len(chunk)
-            seconds: dict[int, float] = {}
-            each = _at_once if (self._usual_s or 0.0) > self.slow_s else _one_by_one
-            if source.shard_set is not None:
-                self._open_shards(chunk, each, seconds, failures)
-
-            def read(row: int, index: int, seconds: dict[int, float] = seconds) -> None:
-                begin = perf_counter()
-                self._under_way[index] = None
-                try:
-                    if source.shard_set is None:
-                        images[row] = self._file(index)
-                    else:
-                        self._fill(index, images[row])
-                    seconds[row] = seconds.get(row, 0.0) + perf_counter() - begin
-                except (OSError, ValueError) as error:
-                    failures[row] = self._error(index, error)
-                self._under_way.pop(index, None)  # a small data set may be in a batch twice
-
-            each(read, [arguments for arguments in chunk if arguments[0] not in failures])
-            self._note([seconds[row] for row, _ in chunk if row not in failures])
+            failures |= self._read_chunk(chunk, images)
         return images, dict(sorted(failures.items()))
 
-    def _open_shards(
-        self,
-        chunk: list[tuple[int, int]],
-        each: Callable[..., None],
-        seconds: dict[int, float],
-        failures: dict[int, ReadError],
-    ) -> None:
-        """Have the shards of some rows open, and note how long each row waited for that, or why it failed."""
-        files: dict[int, list[tuple[int, int]]] = {}
+    def _read_chunk(self, chunk: list[Row], images: list[np.ndarray] | np.ndarray) -> dict[int, ReadError]:
+        """Read some rows, note how long they took, and tell which could not be read."""
+        failures: dict[int, ReadError] = {}
+        seconds: dict[int, float] = {}
+        threads = _AT_ONCE if (self._usual_s or 0.0) > self.slow_s else 1
+        if self._source.shard_set is not None:
+            at_once(partial(self._open_shard, seconds, failures), self._shards_to_open(chunk), threads)
+
+        def read(row: int, index: int) -> None:
+            begin = perf_counter()
+            self._under_way[index] = None
+            try:
+                if self._source.shard_set is None:
+                    images[row] = self._file(index)
+                else:
+                    self._fill(index, images[row])
+                seconds[row] = seconds.get(row, 0.0) + perf_counter() - begin
+            except (OSError, ValueError) as error:
+                failures[row] = self._error(index, error)
+            self._under_way.pop(index, None)  # a small data set may be in a batch twice
+
+        at_once(read, [(row, index) for row, index in chunk if row not in failures], threads)
+        self._note([seconds[row] for row, _ in chunk if row not in failures])
+        return failures
+
+    def _shards_to_open(self, chunk: list[Row]) -> list[tuple[int, list[Row]]]:
+        """Shards that are to be opened or looked at for some rows, with those; others are closed to make room."""
+        files: dict[int, list[Row]] = {}
         for row, index in chunk:
             files.setdefault(int(self._source.file[index]), []).append((row, index))
         for file in files:
@@ -149,19 +150,20 @@ class SampleReader:
         missing = sum(file not in self._open for file in files)
         while self._open and len(self._open) + missing > max(_OPEN_FILES, len(files)):
             os.close(self._open.popitem(last=False)[1])
+        return [item for item in files.items() if item[0] not in self._open or item[0] not in self._checked]
 
-        def open_(file: int, rows: list[tuple[int, int]]) -> None:
-            begin = perf_counter()
-            first = rows[0][1]
-            self._under_way[first] = None
-            try:
-                self._check(file)
-                seconds.update(dict.fromkeys((row for row, _ in rows), perf_counter() - begin))
-            except (OSError, ValueError) as error:
-                failures.update({row: self._error(index, error) for row, index in rows})
-            self._under_way.pop(first, None)
-
-        each(open_, [item for item in files.items() if item[0] not in self._open or item[0] not in self._checked])
+    def _open_shard(
+        self, seconds: dict[int, float], failures: dict[int, ReadError], file: int, rows: list[Row]
+    ) -> None:
+        """Have a shard open, and note how long its rows waited for that, or why they failed."""
+        begin, (_, first) = perf_counter(), rows[0]
+        self._under_way[first] = None
+        try:
+            self._check(file)
+            seconds.update(dict.fromkeys((row for row, _ in rows), perf_counter() - begin))
+        except (OSError, ValueError) as error:
+            failures.update({row: self._error(index, error) for row, index in rows})
+        self._under_way.pop(first, None)
 
     def _note(self, seconds: list[float]) -> None:
         """Note how long samples took to read."""
@@ -176,7 +178,7 @@ class SampleReader:
 
     def _file(self, index: int) -> np.ndarray:
         """A file that is an image."""
-        # np.fromfile takes half as long again
+        # the system's calls: np.fromfile, which goes through a file object of Python's, takes longer
         descriptor = os.open(self._source.files[int(self._source.file[index])], os.O_RDONLY | os.O_CLOEXEC)
         try:
             image = np.empty(os.fstat(descriptor).st_size, np.uint8)
@@ -239,45 +241,6 @@ def _read_all(descriptor: int, image: np.ndarray, offset: int) -> int:
     while done < len(left) and (count := os.preadv(descriptor, [left[done:]], offset + done)):
         done += count
     return done
-
-
-def _one_by_one(work: Callable[..., None], rows: list[tuple]) -> None:
-    """Call `work` with each of some rows."""
-    for arguments in rows:
-        work(*arguments)
-
-
-def _at_once(work: Callable[..., None], rows: list[tuple]) -> None:
-    """Call `work` with each of some rows, in several threads.
-
-    They are new threads, which nobody waits for when the interpreter exits: one of them may hang.
-    """
-    left, errors = deque(rows), []
-
-    def work_off() -> None:
-        while left:
-            try:
-                arguments = left.popleft()
-            except IndexError:  # another thread was quicker
-                return
-            try:
-                work(*arguments)
-            except BaseException as error:  # noqa: BLE001 - raised below, in the thread of the caller
-                errors.append(error)
-
-    others = []
-    for _ in range(min(_AT_ONCE, len(rows)) - 1):
-        other = Thread(target=work_off, name="softfeed-read", daemon=True)
-        try:
-            other.start()
-        except RuntimeError:  # there are too many, or the interpreter is about to exit
-            break
-        others.append(other)
-    work_off()
-    for other in others:
-        other.join()
-    if errors:
-        raise errors[0]
 
 
 def _stamp_of(path: str) -> tuple[int, int] | None:

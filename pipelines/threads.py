@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import os
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from threading import Lock
+from threading import Lock, Thread
 from typing import Any, TypeVar
 
 Result = TypeVar("Result")
+Row = TypeVar("Row")
 
 
 class RowThreads:
@@ -41,11 +42,7 @@ class RowThreads:
         results: list[Any] = [None] * len(left)
 
         def work_off() -> None:
-            while left:
-                try:
-                    row, arguments = left.popleft()
-                except IndexError:  # another thread was quicker
-                    return
+            for row, arguments in taken(left):
                 results[row] = work(*arguments)
 
         others: list[Future] = []
@@ -76,3 +73,49 @@ class RowThreads:
             if self._pool is None or self._process != os.getpid():  # in a fork there is the pool, but not its threads
                 self._pool, self._process = ThreadPoolExecutor(self._others, "softfeed-rows"), os.getpid()
             return self._pool
+
+
+def at_once(work: Callable[..., None], rows: Iterable[tuple], count: int) -> None:
+    """Call `work` with each of some rows, in new threads that nobody waits for when the interpreter exits.
+
+    For what may hang; a call costs more than one of `RowThreads.each`, which keeps its threads.
+
+    Args:
+        work: Called with the columns of a row.
+        rows: What to call it with.
+        count: Threads that work, that of the caller among them, >= 1.
+
+    Raises:
+        BaseException: the first that one of the calls raised, when all are done.
+    """
+    left, errors, others = deque(rows), [], []
+
+    def work_off() -> None:
+        for arguments in taken(left):
+            try:
+                work(*arguments)
+            except BaseException as error:  # noqa: BLE001 - raised below, in the thread of the caller
+                errors.append(error)
+
+    wanted = min(count, len(left)) - 1
+    for _ in range(wanted):
+        other = Thread(target=work_off, name="softfeed-at-once", daemon=True)
+        try:
+            other.start()
+        except RuntimeError:  # as above; the caller does what is left
+            break
+        others.append(other)
+    work_off()
+    for other in others:
+        other.join()
+    if errors:
+        raise errors[0]
+
+
+def taken(left: deque[Row]) -> Iterator[Row]:
+    """Rows of a queue, one after the other, until there are none; other threads take some, too."""
+    while left:
+        try:
+            yield left.popleft()
+        except IndexError:  # another thread was quicker
+            return

@@ -116,7 +116,7 @@ def test_reads_are_delayed_and_both_ways_are_played(photos, tmp_path, capsys, mo
     ways = ("one by one", "several at once", "as it finds out")
     assert [rate.name for rate in found.rates] == [f"{way}, {delay} ms" for delay in (0, 20) for way in ways]
     assert {seconds for seconds, _ in delays} == {0.02}
-    assert {thread for _, thread in delays} == {"softfeed-reader", "softfeed-read"}
+    assert {thread for _, thread in delays} == {"softfeed-reader", "softfeed-at-once"}
     assert len(found.ratios) == 4
     assert "several at once, 20 ms / one by one, 20 ms" in capsys.readouterr().out
 

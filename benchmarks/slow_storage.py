@@ -36,20 +36,23 @@ class _Delayed(SampleReader):
     delay_s = 0.0
 
     def _file(self, index: int) -> Any:
-        time.sleep(self.delay_s)
+        self._wait()
         return super()._file(index)
 
     def _fill(self, index: int, image: Any) -> None:
-        time.sleep(self.delay_s)
+        self._wait()
         super()._fill(index, image)
+
+    def _wait(self) -> None:
+        if self.delay_s:
+            time.sleep(self.delay_s)
 
 
 def _loader(source: Source, options: argparse.Namespace, delay_ms: float, slow_s: float | None) -> Loader:
     """A loader with slow storage, which calls it that from `slow_s` on."""
     loader = Loader(options.data, presets.by_name(options.recipe), options.batch_size, device="cpu")
-    reader = loader._preparer._reader = _Delayed(source) if delay_ms else SampleReader(source)
-    if isinstance(reader, _Delayed):
-        reader.delay_s = delay_ms / 1e3
+    reader = loader._preparer._reader = _Delayed(source)
+    reader.delay_s = delay_ms / 1e3
     if slow_s is not None:
         reader.slow_s = slow_s
     return loader

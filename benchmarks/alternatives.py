@@ -15,7 +15,6 @@ import argparse
 import math
 import sys
 from collections.abc import Callable, Iterable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -31,14 +30,12 @@ from ..pipelines.finishing import Finisher, normal_pixels
 from ..pipelines.mollify import ROLES, Mollification, Mollify, strengths
 from ..pipelines.threads import RowThreads
 from ..softops import blur_sigma
-from .errors import in_one_line
 from .machine import machine
-from .measurement import Batches, Here, Progress, check_turns, measure, settle
-from .recorded import command_line
-from .result import Result, check_output, to_json
+from .measurement import Batches, Here, Progress, measure, settle
+from .program import Program, finish, in_one_line, settings_of
+from .result import Result
 
 Options = argparse.Namespace
-_PROGRAM = "python -m softfeed.benchmarks.alternatives"
 
 
 def _photographs(count: int) -> list[np.ndarray]:
@@ -203,25 +200,19 @@ def _blank(cells: int, options: Options) -> Batches:
     return epoch
 
 
-def _parse(words: list[str]) -> Options:
-    parser = argparse.ArgumentParser(prog=_PROGRAM, description=__doc__)
-    parser.add_argument("--batch-size", type=int, default=64, help="default: 64")
-    parser.add_argument("--image-size", type=int, default=224, help="default: 224")
-    parser.add_argument("--threads", type=int, default=2, help="of DALI's graph (default: 2)")
-    parser.add_argument("--seconds", type=float, default=2, help="length of a turn (default: 2)")
-    parser.add_argument("--repeats", type=int, default=5, help="default: 5")
-    parser.add_argument("--device", default="cpu", help="cpu or cuda (default: cpu)")
-    parser.add_argument("--output", type=Path, help="JSON file to write")
-    return parser.parse_args(words)
+def _program() -> Program:
+    program = Program("alternatives", __doc__)
+    program.add_sizes(batch_size=64, image_size=224)
+    program.add_argument("--threads", type=int, default=2, help="of DALI's graph (default: 2)")
+    program.add_turns(seconds=2.0, repeats=5)
+    program.add_argument("--device", default="cpu", help="cpu or cuda (default: cpu)")
+    return program
 
 
 @in_one_line
 def main(arguments: list[str] | None = None) -> int:
     """Run the benchmark; returns the exit status."""
-    words = sys.argv[1:] if arguments is None else arguments
-    options = _parse(words)
-    check_turns(options.seconds, options.repeats)
-    check_output(options.output)
+    options = _program().parsed(arguments)
     levels = Mollify().draw(Draws(0, 0, 0, options.batch_size)).level
     contenders = {
         "resize, torch": _resize(resized_on_cpu, options),
@@ -239,12 +230,8 @@ def main(arguments: list[str] | None = None) -> int:
     }
     here = {name: Here(batches) for name, batches in contenders.items()}
     rates = measure(here, seconds=options.seconds, repeats=options.repeats, progress=Progress())
-    print("\n".join(map(str, rates.values())))
-    if options.output:
-        settings = {name: value for name, value in vars(options).items() if name != "output"}
-        command = command_line(words, _PROGRAM)
-        result = Result("alternatives", command, settings, {}, machine(), list(rates.values()))
-        options.output.write_text(to_json(result), encoding="utf-8")
+    about = (options.command, settings_of(options), {}, machine())
+    finish(Result("alternatives", *about, list(rates.values())), options.output)
     return 0
 
 

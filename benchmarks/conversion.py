@@ -37,13 +37,11 @@ from ..pipelines.shards.manifest import SAMPLE_DTYPE, Manifest, Shard
 from ..pipelines.shards.shard_set import load
 from ..pipelines.shards.sources.folder import scan_image_folder
 from ..pipelines.shards.sources.spool import Extents, FileStamp
-from .errors import in_one_line
 from .machine import machine
 from .measurement import Batches, Progress, Rate, Ratio, Whole, cpu_ratio, measure, ratio
-from .recorded import command_line
-from .result import Result, check_output, to_json
+from .program import Program, finish, in_one_line
+from .result import Result
 
-_PROGRAM = "python -m softfeed.benchmarks.conversion"
 _WRITER, _FLUSHED = "webdataset ShardWriter", "webdataset ShardWriter, flushed"
 _PLAIN, _PLAIN_TWO = "softfeed --no-check, 1 worker", "softfeed --no-check, 2 workers"
 _CHECKED, _CHECKED_TWO = "softfeed, 1 worker", "softfeed, 2 workers"
@@ -223,24 +221,21 @@ def ratios(rates: dict[str, Rate]) -> list[Ratio]:
     return of_time + [cpu_ratio(rates[_PLAIN], rates[to]) for to in (_WRITER, _FLUSHED)]
 
 
-def _parse(words: list[str]) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog=_PROGRAM, description=__doc__)
-    parser.add_argument("folder", type=Path, help="image folder of photographs")
-    parser.add_argument("--copies", type=int, default=8, help="times that every image is written (default: 8)")
-    parser.add_argument("--shard-size", type=int, default=500, help="samples per shard (default: 500)")
-    parser.add_argument("--repeats", type=int, default=5, help="timed runs of each (default: 5)")
-    parser.add_argument("--synthetic", type=int, default=200_000, help="samples of the source for the memory test")
-    parser.add_argument("--scratch", type=Path, help="folder to write to (default: that for temporary files)")
-    parser.add_argument("--output", type=Path, help="JSON file to write the result to")
-    return parser.parse_args(words)
+def _program() -> Program:
+    program = Program("conversion", __doc__)
+    program.add_argument("folder", type=Path, help="image folder of photographs")
+    program.add_argument("--copies", type=int, default=8, help="times that every image is written (default: 8)")
+    program.add_argument("--shard-size", type=int, default=500, help="samples per shard (default: 500)")
+    program.add_argument("--repeats", type=int, default=5, help="timed runs of each (default: 5)")
+    program.add_argument("--synthetic", type=int, default=200_000, help="samples of the source for the memory test")
+    program.add_argument("--scratch", type=Path, help="folder to write to (default: that for temporary files)")
+    return program
 
 
 @in_one_line
 def main(arguments: list[str] | None = None) -> int:
     """Run the benchmark; returns the exit status."""
-    words = sys.argv[1:] if arguments is None else arguments
-    options = _parse(words)
-    check_output(options.output)
+    options = _program().parsed(arguments)
     facts: dict[str, Any] = {"load_before": os.getloadavg()[0]}
     with tempfile.TemporaryDirectory(dir=options.scratch) as scratch:
         folders = {name: Path(scratch, name) for name in ("links", "sets", "memory", "large")}
@@ -252,12 +247,9 @@ def main(arguments: list[str] | None = None) -> int:
             job = alone.submit(_peak_memory, options.folder.absolute(), folders["memory"], options.synthetic)
             facts["memory"] = job.result()
         facts["opening"] = _opening(folders["large"], 1_281_167, 1300, options.repeats)
-    settings = {name: getattr(options, name) for name in ("copies", "shard_size", "repeats", "synthetic")}
-    command, about = command_line(words, _PROGRAM), machine("webdataset")
-    result = Result("conversion", command, settings, {}, about, list(rates.values()), ratios(rates), facts)
-    print(result)
-    if options.output:
-        options.output.write_text(to_json(result), encoding="utf-8")
+    kept = {name: getattr(options, name) for name in ("copies", "shard_size", "repeats", "synthetic")}
+    about = (options.command, kept, {}, machine("webdataset"))
+    finish(Result("conversion", *about, list(rates.values()), ratios(rates), facts), options.output)
     return 0
 
 

@@ -7,7 +7,6 @@ libraries which it finds on this machine are in memory, and looks which they are
 
 from __future__ import annotations
 
-import argparse
 import ctypes
 import json
 import os
@@ -18,14 +17,12 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from .errors import in_one_line
+from ..pipelines import nvjpeg
 from .machine import machine
-from .result import check_output
+from .program import Program, in_one_line
 
-_PROGRAM = "python -m softfeed.benchmarks.environment"
 # what of decoding is in libraries of its own, of which a machine may have several
-_LIBRARIES = re.compile(r"lib(nvjpeg|nvimgcodec|cudart|dali)\b[^/]*\.so[^/]*$")
-_NVJPEG = re.compile(r"libnvjpeg\.[^/]*$")  # not the extensions of nvImageCodec, which are called like it
+_LIBRARIES = re.compile(r"lib(nvjpeg|nvimgcodec|cudart|dali)\b.*\.so.*")
 _HARDWARE = 3  # NVJPEG_BACKEND_HARDWARE
 _SMI = ("driver_version", "pcie.link.gen.current", "pcie.link.width.current", "clocks.max.sm", "power.limit")
 
@@ -34,13 +31,12 @@ def environment() -> dict[str, Any]:
     """Everything; of libraries those that this process has in memory."""
     import torch
 
-    loaded = libraries(Path("/proc/self/maps").read_text(encoding="utf-8"))
     return {
         "machine": machine(),
         "cuda": {"torch": torch.version.cuda, "driver": _driver_cuda()},
         "gpu": _smi(),
-        "nvjpeg": [nvjpeg(path) for path in loaded if _NVJPEG.search(path)],
-        "libraries": [short(path) for path in loaded],
+        "nvjpeg": [about(path) for path in nvjpeg.loaded_libraries()],
+        "libraries": [short(path) for path in nvjpeg.loaded_libraries(_LIBRARIES)],
         "cpu": {
             "cores": os.cpu_count(),
             "usable": len(os.sched_getaffinity(0)),
@@ -50,26 +46,17 @@ def environment() -> dict[str, Any]:
     }
 
 
-def libraries(maps: str) -> list[str]:
-    """Paths of the libraries that decode, from the text of /proc/PID/maps, each once."""
-    paths = {line.split(maxsplit=5)[5] for line in maps.splitlines() if line.count("/")}
-    return sorted(path for path in paths if _LIBRARIES.search(path))
-
-
 def short(path: str) -> str:
     """A library's path from its package on, or what is not a package's in full but for a home folder."""
     _, packages, rest = path.rpartition("-packages/")
     return rest if packages else path.replace(str(Path.home()), "~", 1)
 
 
-def nvjpeg(path: str) -> dict[str, Any]:
+def about(path: str) -> dict[str, Any]:
     """Version of an nvJPEG library, and the JPEG engines that it sees; None for what it cannot tell."""
-    library = ctypes.CDLL(path)
-    numbers = []
-    for part in range(3):  # MAJOR_VERSION, MINOR_VERSION, PATCH_LEVEL
-        value = ctypes.c_int()
-        numbers.append(str(value.value) if library.nvjpegGetProperty(part, ctypes.byref(value)) == 0 else "?")
-    return {"library": short(path), "version": ".".join(numbers)} | _engines(library)
+    version = nvjpeg.version_of(path)
+    told = None if version is None else ".".join(map(str, version))
+    return {"library": short(path), "version": told} | _engines(ctypes.CDLL(path))
 
 
 def _engines(library: Any) -> dict[str, int | None]:
@@ -112,12 +99,11 @@ def _first_line(path: Path) -> str | None:
         return None
 
 
-def _parse(words: list[str]) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog=_PROGRAM, description=__doc__)
-    parser.add_argument("data", help="image folder or shard set")
-    parser.add_argument("--device", help="cpu or cuda (default: the GPU where there is one)")
-    parser.add_argument("--output", type=Path, help="JSON file to write")
-    return parser.parse_args(words)
+def _program() -> Program:
+    program = Program("environment", __doc__)
+    program.add_data()
+    program.add_argument("--device", help="cpu or cuda (default: the GPU where there is one)")
+    return program
 
 
 @in_one_line
@@ -125,8 +111,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Run it; returns the exit status."""
     from ..pipelines import Loader, presets
 
-    options = _parse(sys.argv[1:] if arguments is None else arguments)
-    check_output(options.output)
+    options = _program().parsed(arguments)
     with Loader(
         options.data, presets.by_name("soft-imagenet"), 16, 224, device=options.device, last_batch="fill"
     ) as one:

@@ -6,10 +6,8 @@ another, with the same functions of `softops` in both places. Reading and decodi
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Iterable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,11 +15,10 @@ from nvidia.dali import fn, types
 from nvidia.dali.pipeline import pipeline_def
 
 from .. import softops
-from .errors import in_one_line
 from .machine import machine
-from .measurement import Batches, Here, Progress, check_turns, measure
-from .recorded import command_line
-from .result import Result, check_output, to_json
+from .measurement import Batches, Here, Progress, measure
+from .program import Program, finish, in_one_line, settings_of
+from .result import Result
 
 _SIZE = (224, 224)
 _INPUTS = ("width", "height", "z0", "z1", "z2", "z3")
@@ -71,27 +68,18 @@ def _with_numpy(batch_size: int, steps: int) -> Batches:
 @in_one_line
 def main(arguments: list[str] | None = None) -> int:
     """Run the benchmark; returns the exit status."""
-    parser = argparse.ArgumentParser(prog="python -m softfeed.benchmarks.geometry", description=__doc__)
-    parser.add_argument("--threads", type=int, default=2, help="of DALI's graph (default: 2)")
-    parser.add_argument("--seconds", type=float, default=2, help="length of a turn (default: 2)")
-    parser.add_argument("--repeats", type=int, default=5, help="default: 5")
-    parser.add_argument("--output", type=Path, help="JSON file to write")
-    words = sys.argv[1:] if arguments is None else arguments
-    options = parser.parse_args(words)
-    check_turns(options.seconds, options.repeats)
-    check_output(options.output)
+    program = Program("geometry", __doc__)
+    program.add_argument("--threads", type=int, default=2, help="of DALI's graph (default: 2)")
+    program.add_turns(seconds=2.0, repeats=5)
+    options = program.parsed(arguments)
     contenders = {}
     for batch_size in (64, 256):
         contenders[f"numpy, batch {batch_size}"] = Here(_with_numpy(batch_size, 100))
         contenders[f"operators of the graph, batch {batch_size}"] = Here(_in_graph(batch_size, 100, options.threads))
     rates = measure(contenders, seconds=options.seconds, repeats=options.repeats, progress=Progress())
-    for rate in rates.values():
-        print(f"{rate}   {1e6 / rate.median:8.1f} us per image")
-    if options.output:
-        command = command_line(words, parser.prog)
-        settings = {"threads": options.threads, "seconds": options.seconds, "repeats": options.repeats}
-        result = Result("geometry", command, settings, {}, machine(), list(rates.values()))
-        options.output.write_text(to_json(result), encoding="utf-8")
+    facts = {"us_per_image": {name: 1e6 / rate.median for name, rate in rates.items()}}
+    about = (options.command, settings_of(options), {}, machine())
+    finish(Result("geometry", *about, list(rates.values()), facts=facts), options.output)
     return 0
 
 

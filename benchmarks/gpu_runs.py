@@ -33,7 +33,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from .errors import in_one_line
+from .program import in_one_line
 from .recorded import without_folders
 from .repeated import repeated
 

@@ -9,42 +9,35 @@ image by image ("HW batch-single").
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Callable
 from contextlib import ExitStack
 from itertools import product
-from pathlib import Path
 from typing import Any
 
 import torch
 
 from ..pipelines import Loader, presets
 from ..pipelines.sources import open_source
-from .errors import in_one_line
 from .machine import machine
-from .measurement import Here, Progress, check_turns, measure, ratio
-from .recorded import command_line, without_folders
-from .result import Result, check_output, to_json
+from .measurement import Here, Progress, measure, ratio
+from .program import Program, finish, in_one_line, settings_of
+from .recorded import without_folders
+from .result import Result
 from .session import data_facts
 from .steps import of_loader
 from .verdict import of_epochs
 
-_PROGRAM = "python -m softfeed.benchmarks.outputs"
 
-
-def _parse(words: list[str]) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog=_PROGRAM, description=__doc__)
-    parser.add_argument("data", type=Path, help="image folder or shard set")
-    parser.add_argument("--recipe", default="soft-imagenet", help="preset (default: %(default)s)")
-    parser.add_argument("--batch-size", type=int, default=256, help="default: %(default)s")
-    parser.add_argument("--image-size", type=int, default=224, help="default: %(default)s")
-    parser.add_argument("--threads", type=int, help="threads of the graph (default: the loader's own choice)")
-    parser.add_argument("--seconds", type=float, default=3.0, help="length of a turn (default: %(default)s)")
-    parser.add_argument("--repeats", type=int, default=7, help="turns of each (default: %(default)s)")
-    parser.add_argument("--device", help="cpu or cuda (default: the GPU where there is one)")
-    parser.add_argument("--output", type=Path, help="JSON file to write")
-    return parser.parse_args(words)
+def _program() -> Program:
+    program = Program("outputs", __doc__)
+    program.add_data()
+    program.add_recipe("soft-imagenet")
+    program.add_sizes(batch_size=256, image_size=224)
+    program.add_argument("--threads", type=int, help="threads of the graph (default: the loader's own choice)")
+    program.add_turns(seconds=3.0, repeats=7)
+    program.add_argument("--device", help="cpu or cuda (default: the GPU where there is one)")
+    return program
 
 
 Variants = dict[str, dict[str, Any]]
@@ -104,10 +97,7 @@ def _gpu_bytes(make: Callable[..., Loader], settings: dict[str, Any]) -> int:
 @in_one_line
 def main(arguments: list[str] | None = None) -> int:
     """Run the benchmark; returns the exit status, 1 if one of the forms failed."""
-    words = sys.argv[1:] if arguments is None else arguments
-    options = _parse(words)
-    check_turns(options.seconds, options.repeats)
-    check_output(options.output)
+    options = _program().parsed(arguments)
     recipe = presets.by_name(options.recipe)
 
     def make(**settings: Any) -> Loader:
@@ -137,12 +127,8 @@ def main(arguments: list[str] | None = None) -> int:
             }
         except RuntimeError as error:  # which must not cost the turns that were measured
             verdict.append(f"Memory of the GPU was not measured: {without_folders(str(error))}")
-    kept = {name: value for name, value in vars(options).items() if name not in ("data", "output")}
-    command, data = command_line(words, _PROGRAM), data_facts(open_source(options.data))
-    result = Result("outputs", command, kept, data, machine(), rates, ratios, facts, verdict)
-    print(result)
-    if options.output:
-        options.output.write_text(to_json(result), encoding="utf-8")
+    about = (options.command, settings_of(options), data_facts(open_source(options.data)), machine())
+    finish(Result("outputs", *about, rates, ratios, facts, verdict), options.output)
     return int(bool(failed))
 
 

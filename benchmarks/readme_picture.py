@@ -26,7 +26,7 @@ from .. import softops
 from ..pipelines import Loader, presets
 from ..pipelines.shards.sources.folder import scan_image_folder
 from ..train import pixels
-from .errors import in_one_line
+from .program import in_one_line
 
 SIZE = 224  # pixels, as networks for ImageNet take them
 NUM_CLASSES = 1000  # ImageNet's

@@ -11,21 +11,18 @@ import argparse
 import sys
 import time
 from itertools import product
-from pathlib import Path
 from typing import Any
 
 from ..pipelines import Loader, presets
 from ..pipelines.reading import SampleReader
 from ..pipelines.sources import Source, open_source
-from .errors import in_one_line
 from .machine import machine
-from .measurement import Here, Progress, check_turns, measure, ratio
-from .recorded import command_line
-from .result import Result, check_output, to_json
+from .measurement import Here, Progress, measure, ratio
+from .program import Program, finish, in_one_line, settings_of
+from .result import Result
 from .session import data_facts
 from .steps import of_loader
 
-_PROGRAM = "python -m softfeed.benchmarks.slow_storage"
 _NEVER_S, _ALWAYS_S = float("inf"), -1.0
 _WAYS = {"one by one": _NEVER_S, "several at once": _ALWAYS_S, "as it finds out": None}
 
@@ -58,27 +55,22 @@ def _loader(source: Source, options: argparse.Namespace, delay_ms: float, slow_s
     return loader
 
 
-def _parse(words: list[str]) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog=_PROGRAM, description=__doc__)
-    parser.add_argument("data", type=Path, help="image folder or shard set")
-    parser.add_argument("--recipe", default="soft-imagenet", help="preset (default: %(default)s)")
-    parser.add_argument("--batch-size", type=int, default=64, help="default: %(default)s")
-    parser.add_argument(
+def _program() -> Program:
+    program = Program("slow_storage", __doc__)
+    program.add_data()
+    program.add_recipe("soft-imagenet")
+    program.add_sizes(batch_size=64)
+    program.add_argument(
         "--delays", type=float, nargs="+", default=[0.0, 1.0, 5.0], help="milliseconds of a read (default: 0 1 5)"
     )
-    parser.add_argument("--seconds", type=float, default=3.0, help="length of a turn (default: %(default)s)")
-    parser.add_argument("--repeats", type=int, default=5, help="turns of each (default: %(default)s)")
-    parser.add_argument("--output", type=Path, help="JSON file to write")
-    return parser.parse_args(words)
+    program.add_turns(seconds=3.0, repeats=5)
+    return program
 
 
 @in_one_line
 def main(arguments: list[str] | None = None) -> int:
     """Run the benchmark; returns the exit status."""
-    words = sys.argv[1:] if arguments is None else arguments
-    options = _parse(words)
-    check_turns(options.seconds, options.repeats)
-    check_output(options.output)
+    options = _program().parsed(arguments)
     source = open_source(options.data)
     loaders = {
         f"{way}, {delay:g} ms": _loader(source, options, delay, slow_s)
@@ -92,12 +84,8 @@ def main(arguments: list[str] | None = None) -> int:
         ratio(rates[f"{way}, {delay:g} ms"], rates[f"one by one, {delay:g} ms"])
         for delay, way in product(options.delays, list(_WAYS)[1:])
     ]
-    kept = {name: value for name, value in vars(options).items() if name not in ("data", "output")}
-    command = command_line(words, _PROGRAM)
-    result = Result("slow storage", command, kept, data_facts(source), machine(), list(rates.values()), gains)
-    print(result)
-    if options.output:
-        options.output.write_text(to_json(result), encoding="utf-8")
+    about = (options.command, settings_of(options), data_facts(source), machine())
+    finish(Result("slow storage", *about, list(rates.values()), gains), options.output)
     return 0
 
 

@@ -7,37 +7,30 @@ turn, and times the call by itself. Raw CIFAR-100 is the worst case: no images c
 
 from __future__ import annotations
 
-import argparse
 import sys
 import time
 from collections.abc import Iterable
 from dataclasses import replace
-from pathlib import Path
 
 from ..pipelines import Loader, presets
 from ..pipelines.sources import open_source
-from .errors import in_one_line
 from .machine import machine
-from .measurement import Batches, Here, Progress, check_turns, measure, ratio
-from .recorded import command_line
-from .result import Result, check_output, to_json
+from .measurement import Batches, Here, Progress, measure, ratio
+from .program import Program, finish, in_one_line, settings_of
+from .result import Result
 from .session import data_facts
 
 ASKED = "state after every batch"
 _CALLS = 1000
-_PROGRAM = "python -m softfeed.benchmarks.state_tracking"
 
 
-def _parse(words: list[str]) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog=_PROGRAM, description=__doc__)
-    parser.add_argument("data", type=Path, help="image folder or shard set")
-    parser.add_argument("--recipe", default="soft-cifar", help="preset (default: %(default)s)")
-    parser.add_argument("--batch-size", type=int, default=128, help="default: %(default)s")
-    parser.add_argument("--image-size", type=int, default=32, help="default: %(default)s")
-    parser.add_argument("--seconds", type=float, default=5.0, help="length of a turn (default: %(default)s)")
-    parser.add_argument("--repeats", type=int, default=9, help="turns of each (default: %(default)s)")
-    parser.add_argument("--output", type=Path, help="JSON file to write")
-    return parser.parse_args(words)
+def _program() -> Program:
+    program = Program("state_tracking", __doc__)
+    program.add_data()
+    program.add_recipe("soft-cifar")
+    program.add_sizes(batch_size=128, image_size=32)
+    program.add_turns(seconds=5.0, repeats=9)
+    return program
 
 
 def _played(loader: Loader, *, asked: bool) -> Batches:
@@ -53,10 +46,7 @@ def _played(loader: Loader, *, asked: bool) -> Batches:
 @in_one_line
 def main(arguments: list[str] | None = None) -> int:
     """Run the benchmark; returns the exit status."""
-    words = sys.argv[1:] if arguments is None else arguments
-    options = _parse(words)
-    check_turns(options.seconds, options.repeats)
-    check_output(options.output)
+    options = _program().parsed(arguments)
     loaders = [
         Loader(options.data, presets.by_name(options.recipe), options.batch_size, options.image_size, device="cpu")
         for _ in range(2)
@@ -74,13 +64,9 @@ def main(arguments: list[str] | None = None) -> int:
         loader.close()
     batch_us = 1e6 * options.batch_size / rates["plain"].median
     facts = {"call_us": call_us, "share_of_a_batch": call_us / batch_us}
-    kept = {name: value for name, value in vars(options).items() if name not in ("data", "output")}
-    command, data = command_line(words, _PROGRAM), data_facts(open_source(options.data))
+    about = (options.command, settings_of(options), data_facts(open_source(options.data)), machine())
     cost = [ratio(rates[ASKED], without)]
-    result = Result("state tracking", command, kept, data, machine(), list(rates.values()), cost, facts)
-    print(result)
-    if options.output:
-        options.output.write_text(to_json(result), encoding="utf-8")
+    finish(Result("state tracking", *about, list(rates.values()), cost, facts), options.output)
     return 0
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 Version = tuple[int, int, int]
 
-_LIBRARY = re.compile(r"libnvjpeg\.so[.\d]*")  # a copy of somebody's own, as torchvision's, has a hash in its name
+LIBRARY = re.compile(r"libnvjpeg\.so[.\d]*")  # a copy of somebody's own, as torchvision's, has a hash in its name
 _PROPERTIES = range(3)  # of nvjpegGetProperty: MAJOR_VERSION, MINOR_VERSION, PATCH_LEVEL
 
 
@@ -36,21 +36,27 @@ def version() -> Version | None:
 
 
 def loaded_version(maps: Path = Path("/proc/self/maps")) -> Version | None:
-    """Version of the nvJPEG that this process has loaded; of several, the oldest; None if there is none.
-
-    Args:
-        maps: Where Linux lists what a process has loaded.
-    """
-    try:
-        lines = maps.read_text().splitlines()
-    except OSError:
-        return None
-    files = {line.split(maxsplit=5)[-1] for line in lines if "libnvjpeg" in line}
-    versions = [_version_of(file) for file in sorted(files) if _LIBRARY.fullmatch(Path(file).name)]
+    """Version of the nvJPEG that this process has loaded; of several, the oldest; None if there is none."""
+    versions = [version_of(file) for file in loaded_libraries(maps=maps)]
     return min((version for version in versions if version is not None), default=None)
 
 
-def _version_of(file: str) -> Version | None:
+def loaded_libraries(name: re.Pattern[str] = LIBRARY, maps: Path = Path("/proc/self/maps")) -> list[str]:
+    """Paths of libraries that this process has loaded, each once, sorted; none where that cannot be told.
+
+    Args:
+        name: What the whole of a file's name must match.
+        maps: Where Linux lists what a process has loaded.
+    """
+    try:
+        lines = maps.read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return []
+    files = {line.split(maxsplit=5)[-1] for line in lines if "/" in line}
+    return sorted(file for file in files if name.fullmatch(Path(file).name))
+
+
+def version_of(file: str) -> Version | None:
     """What a library that is loaded already says of itself; None if it says nothing."""
     try:
         get_property = ctypes.CDLL(file).nvjpegGetProperty

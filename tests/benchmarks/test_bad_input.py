@@ -50,4 +50,4 @@ def test_the_geometry_is_recorded_with_its_options(tmp_path, capsys, monkeypatch
     assert geometry.main([*options, "--output", str(output)]) == 0
     command = " ".join(["python -m softfeed.benchmarks.geometry", *options, "--output geometry.json"])
     assert from_json(output).command == command
-    assert "us per image" in capsys.readouterr().out
+    assert "us_per_image: numpy, batch 64 " in capsys.readouterr().out

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 from softfeed.benchmarks import environment
+from softfeed.pipelines import nvjpeg
 
 MAPS = """\
 7f0000000000-7f0000001000 r--p 00000000 08:01 11 /usr/lib/x86_64-linux-gnu/libc.so.6
@@ -18,8 +19,9 @@ MAPS = """\
 """
 
 
-def test_libraries_that_decode_are_found_each_once():
-    found = environment.libraries(MAPS)
+def test_libraries_that_decode_are_found_each_once(tmp_path):
+    (tmp_path / "maps").write_text(MAPS)
+    found = nvjpeg.loaded_libraries(environment._LIBRARIES, tmp_path / "maps")
     assert [environment.short(path) for path in found] == [
         "nvidia/cu13/lib/libnvjpeg.so.13",
         "nvidia/nvimgcodec/libnvimgcodec.so.0",
@@ -34,7 +36,7 @@ def test_a_home_folder_is_nobodys_business():
 def test_the_version_is_the_librarys_own():
     nvidia = pytest.importorskip("nvidia.cu13", reason="no wheel of nvJPEG for CUDA 13 is installed")
     (path,) = Path(next(iter(nvidia.__path__)), "lib").glob("libnvjpeg.so.*")
-    found = environment.nvjpeg(str(path))
+    found = environment.about(str(path))
     assert found["library"] == f"nvidia/cu13/lib/{path.name}"
     assert found["version"].startswith("13.")
     assert set(found) == {"library", "version", "engines", "cores_per_engine"}
@@ -46,9 +48,9 @@ def test_a_library_without_the_functions_tells_nothing(monkeypatch):
             return 1
 
     monkeypatch.setattr(environment.ctypes, "CDLL", lambda path: Old())
-    assert environment.nvjpeg("/lib/libnvjpeg.so.11") == {
+    assert environment.about("/lib/libnvjpeg.so.11") == {
         "library": "/lib/libnvjpeg.so.11",
-        "version": "?.?.?",
+        "version": None,
         "engines": None,
         "cores_per_engine": None,
     }
@@ -75,7 +77,7 @@ def test_engines_are_asked_for_and_the_handle_is_given_back(monkeypatch):
             return 0
 
     monkeypatch.setattr(environment.ctypes, "CDLL", lambda path: Library())
-    found = environment.nvjpeg("/lib/libnvjpeg.so.13")
+    found = environment.about("/lib/libnvjpeg.so.13")
     assert (found["version"], found["engines"], found["cores_per_engine"]) == ("13.3.2", 7, 1)
     assert calls == [("create", 3), ("destroy",)]
 

@@ -27,7 +27,7 @@ def parsed(words):
     """What the program that `python words...` starts makes of its options."""
     assert words[0] == "-m"
     if words[1] != "softfeed.train.cli":
-        return PROGRAMS[words[1]]._parse(list(words[2:]))
+        return PROGRAMS[words[1]]._program().parsed(list(words[2:]))
     parser = argparse.ArgumentParser()
     if words[2] == "tune":
         tune_command.add_parser(parser.add_subparsers())

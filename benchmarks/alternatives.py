@@ -2,11 +2,11 @@
 
 `python -m softfeed.benchmarks.alternatives` resizes images of photographs' sizes on a CPU with torch in a few threads,
 which is the loader's own way, with Pillow in the same threads, and with DALI's operator. It blurs batches at the
-default strengths with the loader's two own ways, by the cosine transform on a CPU and by two products of matrices in
-torch on a GPU, and with two passes of DALI's `fn.filter`, whose kernels are as long as a tail of 1e-5 of their sum
-asks for. It draws normal pixels in one thread with the loader's own way and with those of torch and numpy. It blanks
-batches in place with numpy, as one square per image and as 32 cells per image, which is the loader's own way on a CPU,
-and with DALI's operator, which copies them.
+default strengths with the loader's two own ways, image by image with the quickest of three ways on a CPU and by two
+products of matrices in torch on a GPU, with the cosine transform for all images, and with two passes of DALI's
+`fn.filter`, whose kernels are as long as a tail of 1e-5 of their sum asks for. It draws normal pixels in one thread
+with the loader's own way and with those of torch and numpy. It blanks batches in place with numpy, as one square per
+image and as 32 cells per image, which is the loader's own way on a CPU, and with DALI's operator, which copies them.
 """
 
 from __future__ import annotations
@@ -23,11 +23,12 @@ from nvidia.dali import fn, types
 from nvidia.dali.pipeline import pipeline_def
 from PIL import Image
 
-from ..pipelines.blur import DctBlur
+from ..pipelines.batch_blur import BatchBlur
 from ..pipelines.cropping import resized_on_cpu
 from ..pipelines.draws import Draws
-from ..pipelines.finishing import Finisher, normal_pixels
-from ..pipelines.mollify import ROLES, Mollification, Mollify, strengths
+from ..pipelines.finishing import normal_pixels
+from ..pipelines.image_blur import ImageBlur, by_transform
+from ..pipelines.mollify import Mollify, strengths
 from ..pipelines.threads import RowThreads
 from ..softops import blur_sigma
 from .machine import machine
@@ -143,25 +144,30 @@ def _blur_by_filter(size: int, levels: np.ndarray, options: Options) -> Batches:
 
 def _blur_by_products(size: int, levels: np.ndarray, options: Options) -> Batches:
     images = torch.randn(len(levels), 3, size, size, device=options.device)
-    blur = DctBlur(size, size, strengths())
+    blur = BatchBlur(size, size, strengths())
 
     def epoch() -> Iterable[int]:
-        yield len(blur.batch(images, levels))
+        yield len(blur(images, levels))
         settle()
 
     return epoch
 
 
-def _blur_by_transform(size: int, levels: np.ndarray, options: Options) -> Batches:
-    images = torch.randn(len(levels), 3, size, size)
-    numbers = Mollification(np.full(len(levels), ROLES.index("blur"), np.int8), levels, np.zeros(len(levels), np.int64))
-    finisher = Finisher(size, torch.device("cpu"), RowThreads(options.threads))
+def _blur_one_by_one(blur: ImageBlur, levels: np.ndarray, options: Options) -> Batches:
+    size, threads = options.image_size, RowThreads(options.threads)
+    images = np.random.default_rng(0).standard_normal((len(levels), 3, size, size), np.float32)
 
     def epoch() -> Iterable[int]:
-        finisher.mollify(images, numbers)
+        threads.each(blur, images, levels.tolist())
         yield len(images)
 
     return epoch
+
+
+def _transform_alone(size: int) -> ImageBlur:
+    blur = ImageBlur(size, size, strengths())
+    blur.ways = [by_transform for _ in blur.ways]
+    return blur
 
 
 def _noise(draw: Callable[[int, tuple[int, ...]], Any], options: Options) -> Batches:
@@ -213,14 +219,15 @@ def _program() -> Program:
 def main(arguments: list[str] | None = None) -> int:
     """Run the benchmark; returns the exit status."""
     options = _program().parsed(arguments)
-    levels = Mollify().draw(Draws(0, 0, 0, options.batch_size)).level
+    size, levels = options.image_size, Mollify().draw(Draws(0, 0, 0, options.batch_size)).level
     contenders = {
         "resize, torch": _resize(resized_on_cpu, options),
         "resize, Pillow": _resize(_resize_by_pillow, options),
         "resize, fn.resize": _resize_by_dali(options),
-        "blur, cosine transform": _blur_by_transform(options.image_size, levels, options),
-        "blur, products": _blur_by_products(options.image_size, levels, options),
-        "blur, fn.filter": _blur_by_filter(options.image_size, levels, options),
+        "blur, quickest of three": _blur_one_by_one(ImageBlur(size, size, strengths()), levels, options),
+        "blur, cosine transform": _blur_one_by_one(_transform_alone(size), levels, options),
+        "blur, products": _blur_by_products(size, levels, options),
+        "blur, fn.filter": _blur_by_filter(size, levels, options),
         "noise, quantiles": _noise(normal_pixels, options),
         "noise, torch": _noise(_noise_of_torch, options),
         "noise, numpy": _noise(_noise_of_numpy, options),

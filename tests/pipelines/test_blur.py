@@ -6,27 +6,39 @@ import sys
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from scipy.fft import dctn, idctn
-from softfeed.pipelines import blur
-from softfeed.pipelines.blur import BOUND, DctBlur, kernels
+from softfeed.pipelines import batch_blur, image_blur
+from softfeed.pipelines.batch_blur import BatchBlur
+from softfeed.pipelines.blur import BOUND, decays, kernels
+from softfeed.pipelines.image_blur import ImageBlur, by_few_frequencies, by_neighbours, by_transform
 from softfeed.pipelines.mollify import strengths
 
 
-def by_transform(blur, images, levels):
+def one_by_one(images, levels, way=None):
+    """Blurred images; all of them in the same way, if one is named."""
+    blur = ImageBlur(*images.shape[2:], strengths())
+    if way is not None:
+        blur.ways = [way] * 256
     blurred = images.copy()
     for image, level in zip(blurred, levels.tolist(), strict=True):
-        blur.image(image, level)
+        blur(image, level)
     return blurred
 
 
-def by_products(device):
-    return lambda blur, images, levels: blur.batch(torch.from_numpy(images).to(device), levels).cpu().numpy()
+def as_batch(device):
+    def blurred(images, levels):
+        blur = BatchBlur(*images.shape[2:], strengths())
+        return blur(torch.from_numpy(images).to(device), levels).cpu().numpy()
+
+    return blurred
 
 
 WAYS = [
-    pytest.param(by_transform, id="transform"),
-    pytest.param(by_products("cpu"), id="products"),
-    pytest.param(by_products("cuda"), id="products-cuda", marks=pytest.mark.gpu),
+    pytest.param(one_by_one, id="images"),
+    pytest.param(as_batch("cpu"), id="batch"),
+    pytest.param(as_batch("cuda"), id="batch-cuda", marks=pytest.mark.gpu),
 ]
 
 
@@ -41,7 +53,7 @@ def definition(image, t):
 
 
 def check(way, images, levels):
-    blurred = way(DctBlur(*images.shape[2:], strengths()), images, levels)
+    blurred = way(images, levels)
     assert blurred.dtype == np.float32
     for image, result, level in zip(images, blurred, levels, strict=True):
         t = strengths()[level].astype(np.float64)
@@ -65,10 +77,51 @@ def test_bound_holds_over_the_whole_schedule(way, height, width):
     check(way, images_of(height, width, len(levels)), levels)
 
 
+BY_HAND = (by_few_frequencies, by_neighbours, by_transform)
+
+
+@pytest.mark.parametrize("way", BY_HAND)
+@given(height=st.integers(1, 90), width=st.integers(1, 90), level=st.integers(0, 255))
+@settings(max_examples=60, deadline=None)
+def test_every_way_is_exact_where_another_one_is_quicker_too(way, height, width, level):
+    check(lambda images, levels: one_by_one(images, levels, way), images_of(height, width, 3), np.full(3, level))
+
+
+@pytest.mark.parametrize(
+    ("side", "expected"),
+    [
+        (32, [by_neighbours, by_few_frequencies]),
+        (224, [by_transform, by_neighbours, by_few_frequencies]),
+        (384, [by_transform, by_neighbours, by_few_frequencies]),
+    ],
+)
+def test_narrow_blurs_reach_far_and_strong_ones_keep_few_frequencies(side, expected):
+    """Each way has strengths of its own, in this order."""
+    ways = ImageBlur(side, side, strengths()).ways
+    firsts = [way for way, before in zip(ways, [None, *ways], strict=False) if way is not before]
+    assert firsts == expected
+
+
+@pytest.mark.parametrize("side", [224, 512])
+def test_no_product_is_so_large_that_it_starts_threads(side, monkeypatch):
+    sizes, matmul = [], np.matmul
+
+    def counted(left, right, out):
+        sizes.append(left.shape[-2] * left.shape[-1] * right.shape[-1])
+        return matmul(left, right, out=out)
+
+    monkeypatch.setattr(image_blur.np, "matmul", counted)
+    blur = ImageBlur(side, side, strengths())
+    for level in [level for level, way in enumerate(blur.ways) if way is not by_transform][::5]:
+        blur(np.zeros((1, side, side), np.float32), level)
+    assert max(sizes) <= 1 << 18, "OpenBLAS takes more threads for more"
+    assert np.mean(sizes) > 1 << 16, "small products take longer"
+
+
 def test_bound_holds_under_autocast():
     levels = np.array([10, 100, 250])
     with torch.autocast("cpu", torch.bfloat16):
-        check(by_products("cpu"), images_of(32, 32, 3), levels)
+        check(as_batch("cpu"), images_of(32, 32, 3), levels)
 
 
 # some versions of torch advise other ways to set it, which older ones do not have
@@ -104,17 +157,17 @@ def test_bound_holds_with_products_in_tf32(low_precision, monkeypatch, height, w
     levels = np.array([0, 10, 80, 200])
     images = images_of(height, width, 4) + np.float32(1)
     monkeypatch.setattr(torch, "matmul", in_tf32)
-    check(by_products("cpu"), images, levels)
-    monkeypatch.setattr(blur, "_in_tf32", lambda: False)
+    check(as_batch("cpu"), images, levels)
+    monkeypatch.setattr(batch_blur, "_in_tf32", lambda: False)
     with pytest.raises(AssertionError, match="strength"):  # else the test shows nothing
-        check(by_products("cpu"), images, levels)
+        check(as_batch("cpu"), images, levels)
 
 
 @OLD_SETTINGS
 @pytest.mark.gpu
 def test_bound_holds_where_the_user_has_set_tf32(low_precision):
     levels = np.unique(np.linspace(0, 255, 24).astype(int))
-    check(by_products("cuda"), images_of(224, 224, len(levels)), levels)
+    check(as_batch("cuda"), images_of(224, 224, len(levels)), levels)
 
 
 def test_settings_of_torch_for_float32_are_read_and_left_alone():
@@ -122,13 +175,13 @@ def test_settings_of_torch_for_float32_are_read_and_left_alone():
     script = """if True:
         import numpy as np
         import torch
-        from softfeed.pipelines.blur import DctBlur, _in_tf32
+        from softfeed.pipelines.batch_blur import BatchBlur, _in_tf32
         from softfeed.pipelines.mollify import strengths
         settings = torch.backends.cuda.matmul
 
         def check(expected):
             before = settings.allow_tf32, torch.get_float32_matmul_precision()
-            DctBlur(8, 8, strengths()).batch(torch.ones(2, 3, 8, 8), np.array([3, 200]))
+            BatchBlur(8, 8, strengths())(torch.ones(2, 3, 8, 8), np.array([3, 200]))
             assert (settings.allow_tf32, torch.get_float32_matmul_precision()) == before
             assert _in_tf32() is expected, before
 
@@ -151,14 +204,14 @@ def test_settings_of_torch_for_float32_are_read_and_left_alone():
 
 def test_what_is_kept_for_products_grows_with_the_side_and_not_with_its_square():
     for side in (224, 512):
-        blurred = DctBlur(side, side, strengths())
-        blurred.batch(torch.zeros(1, 1, side, side), np.zeros(1, np.int64))
-        kept = sum(kernel.numel() * kernel.element_size() for kernel in blurred._kernels.values())
+        blur = BatchBlur(side, side, strengths())
+        blur(torch.zeros(1, 1, side, side), np.zeros(1, np.int64))
+        kept = sum(kernel.numel() * kernel.element_size() for kernel in blur._kernels.values())
         assert kept == 4 * 256 * (3 * side - 1)
 
 
 def test_kernels_make_the_matrix_of_the_definition():
-    decay = DctBlur(9, 9, strengths())._decay[9]
+    decay, _ = decays(strengths(), 9, 9)
     kernel = kernels(decay)[100]
     rows, columns = np.indices((9, 9))
     matrix = kernel[rows - columns + 8] + kernel[rows + columns + 1 + 8]

@@ -15,7 +15,7 @@ from .result import Result, check_output, to_json
 
 
 class Program(argparse.ArgumentParser):
-    """Command line of `python -m softfeed.benchmarks.NAME`, with `--output`.
+    """Command line of one of the modules here that run by themselves, with `--output`.
 
     Args:
         name: Of the module.
@@ -23,7 +23,7 @@ class Program(argparse.ArgumentParser):
     """
 
     def __init__(self, name: str, description: str | None) -> None:
-        super().__init__(prog=f"python -m softfeed.benchmarks.{name}", description=description)
+        super().__init__(prog=f"python -m {__package__}.{name}", description=description)
         self.add_argument("--output", type=Path, help="JSON file to write")
 
     def add_data(self) -> None:

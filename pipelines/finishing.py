@@ -16,7 +16,7 @@ from scipy import special
 from ..softops import mollification
 from .batch_blur import BatchBlur
 from .image_blur import ImageBlur
-from .mixing import Mixing, mix_batch, mix_row
+from .mixing import Mixing, mix_batch, put_parts, take_parts
 from .mollify import ROLES, Mollification, strengths
 from .occlusion import Patches
 from .threads import RowThreads
@@ -64,6 +64,7 @@ class Finisher:
         self._size = size
         self._device = device
         self._threads = threads if device.type == "cpu" else None
+        self._parts = np.empty(0, np.float32)  # of images that are mixed with others
 
     @cached_property
     def _image_blur(self) -> ImageBlur:
@@ -87,13 +88,20 @@ class Finisher:
                     pixels[row, :, top:bottom, left:right] = 0
 
     def mix(self, images: torch.Tensor, mixing: Mixing) -> torch.Tensor:
-        """The images, float32 (N, 3, S, S), mixed with each other; another tensor."""
+        """The images, float32 (N, 3, S, S), mixed with each other: on a CPU in place, on a GPU another tensor.
+
+        Memory for another batch would be new to the process each time, and a third of the soft crop's own time would go
+        into that. So parts of others are copied first, to memory that is used again.
+        """
         if self._threads is None:
             return mix_batch(images, mixing)
-        mixed = torch.empty_like(images)
-        before, after = images.numpy(), mixed.numpy()
-        self._threads.each(lambda row: mix_row(before, mixing, row, after[row]), range(len(images)))
-        return mixed
+        pixels, rows = images.numpy(), range(len(images))
+        if len(self._parts) < len(pixels) or self._parts.strides != pixels.strides:
+            self._parts = np.empty_like(pixels)
+        parts = self._parts
+        self._threads.each(lambda row: take_parts(pixels, mixing, row, parts[row]), rows)
+        self._threads.each(lambda row: put_parts(parts[row], mixing, row, pixels[row]), rows)
+        return images
 
     def add_noise(self, images: torch.Tensor, scale: np.ndarray, seeds: np.ndarray) -> None:
         """Add normal noise of standard deviation `scale` to each of the images, float32 (N, 3, S, S), in place."""

@@ -26,7 +26,7 @@ class Mixing(NamedTuple):
     row: np.ndarray  # int64 (N, J), rows of the batch
     share: np.ndarray  # float32 (N, J), of the label; sums to 1
     # int32 (N, J, 6): left, top, width, height of what shows the sample, and left, top of that in the sample's image,
-    # in output pixels; None where the images are added up with their shares instead
+    # in output pixels; None where J is 2 and the images are added up with their shares instead
     box: np.ndarray | None
 
 
@@ -181,26 +181,42 @@ class Mosaic:
 Mix = Mixup | CutMix | CopyPaste | Mosaic
 
 
-def mix_row(images: np.ndarray, mixing: Mixing, row: int, out: np.ndarray) -> None:
-    """Make one image of a batch.
+def take_parts(images: np.ndarray, mixing: Mixing, row: int, out: np.ndarray) -> None:
+    """Copy what one image of a batch gets from the others, which are not mixed themselves yet.
 
     Args:
         images: The samples, float32 (N, 3, S, S).
         mixing: How they are mixed.
-        row: Which image to make.
-        out: Where it goes, float32 (3, S, S).
+        row: Which image gets something.
+        out: Where it goes, float32 (3, S, S), in the places that it is to have; what it does not get is left as it is.
     """
-    sources = [images[source] for source in mixing.row[row]]
     if mixing.box is None:
-        np.multiply(sources[0], mixing.share[row, 0], out=out)
-        for source, share in zip(sources[1:], mixing.share[row, 1:], strict=True):
-            if share:
-                out += source * share
+        if mixing.share[row, 1]:
+            np.multiply(images[mixing.row[row, 1]], mixing.share[row, 1], out=out)
         return
-    out[...] = sources[0]
-    for source, (left, top, width, height, from_left, from_top) in zip(sources, mixing.box[row].tolist(), strict=True):
-        crop = source[:, from_top : from_top + height, from_left : from_left + width]
+    for source, box in zip(mixing.row[row].tolist(), mixing.box[row].tolist(), strict=True):
+        left, top, width, height, from_left, from_top = box
+        crop = images[source, :, from_top : from_top + height, from_left : from_left + width]
         out[:, top : top + height, left : left + width] = crop
+
+
+def put_parts(parts: np.ndarray, mixing: Mixing, row: int, image: np.ndarray) -> None:
+    """Mix an image with what it gets, in place.
+
+    Args:
+        parts: From `take_parts`, float32 (3, S, S).
+        mixing: How the batch is mixed.
+        row: Which image of it this is.
+        image: The sample, float32 (3, S, S).
+    """
+    if mixing.box is None:
+        if mixing.share[row, 1]:
+            image *= mixing.share[row, 0]
+            image += parts
+        return
+    for left, top, width, height, _, _ in mixing.box[row].tolist():
+        place = slice(None), slice(top, top + height), slice(left, left + width)
+        image[place] = parts[place]
 
 
 def mix_batch(images: torch.Tensor, mixing: Mixing) -> torch.Tensor:

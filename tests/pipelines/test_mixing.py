@@ -53,7 +53,8 @@ def test_partners_are_others_of_the_same_view_and_everybody_is_one(views):
 
 def test_a_batch_of_one_is_mixed_with_itself():
     images = torch.randn(1, 3, SIZE, SIZE)
-    mixed = Finisher(SIZE, torch.device("cpu"), RowThreads(1)).mix(images, Mixup().draw(Draws(0, 0, 0, 1), SIZE, 0))
+    mixing = Mixup().draw(Draws(0, 0, 0, 1), SIZE, 0)
+    mixed = Finisher(SIZE, torch.device("cpu"), RowThreads(1)).mix(images.clone(), mixing)
     torch.testing.assert_close(mixed, images)
 
 
@@ -63,7 +64,6 @@ def test_every_pixel_comes_from_where_the_box_says_and_shares_are_pixel_counts(d
     mixing = mix.draw(Draws(3, 0, 0, count), SIZE, 0)
     images = torch.from_numpy(coordinates(count)).to(device)
     mixed = Finisher(SIZE, torch.device(device), RowThreads(2)).mix(images, mixing).cpu().numpy()
-    torch.testing.assert_close(images.cpu(), torch.from_numpy(coordinates(count)), rtol=0, atol=0)
     for image, rows, shares, boxes in zip(mixed, mixing.row, mixing.share, mixing.box, strict=True):
         expected = coordinates(rows[0] + 1)[rows[0]]  # the sample's own pixels, unless a box lies on them
         for row, (left, top, width, height, from_left, from_top) in zip(rows, boxes.tolist(), strict=True):
@@ -84,12 +84,28 @@ def test_every_pixel_comes_from_where_the_box_says_and_shares_are_pixel_counts(d
 def test_mixing_row_by_row_and_all_at_once_agree(mix, layout):
     images = torch.randn(30, 3, SIZE, SIZE, generator=torch.Generator().manual_seed(0)).contiguous(memory_format=layout)
     mixing = mix.draw(Draws(1, 2, 30, 30), SIZE, 2.5)
-    by_row = Finisher(SIZE, torch.device("cpu"), RowThreads(3)).mix(images, mixing)
     at_once = mix_batch(images, mixing)
+    finisher = Finisher(SIZE, torch.device("cpu"), RowThreads(3))
+    finisher.mix(
+        torch.randn(41, 3, SIZE, SIZE), mix.draw(Draws(0, 0, 0, 41), SIZE, 0)
+    )  # leaves parts of its own behind
+    by_row = finisher.mix(images.clone(memory_format=torch.preserve_format), mixing)
     torch.testing.assert_close(by_row, at_once, rtol=0, atol=1e-6)
     assert by_row.is_contiguous(memory_format=layout)
     assert at_once.is_contiguous(memory_format=layout)
     assert (by_row != images).any()
+
+
+def test_a_batch_of_several_sizes_is_mixed_in_place_and_in_its_own_memory():
+    """A larger batch than the one before, and a smaller one, as at the end of an epoch that keeps all samples."""
+    finisher = Finisher(SIZE, torch.device("cpu"), RowThreads(2))
+    for count in (15, 30, 15):
+        images = torch.randn(count, 3, SIZE, SIZE)
+        mixing = Mosaic().draw(Draws(0, 0, 0, count), SIZE, 0)
+        expected, memory = mix_batch(images, mixing), images.data_ptr()
+        mixed = finisher.mix(images, mixing)
+        assert mixed.data_ptr() == memory, "memory for another batch is new to the process each time"
+        torch.testing.assert_close(mixed, expected, rtol=0, atol=0)
 
 
 def test_mixup_adds_up_with_the_drawn_shares():
@@ -99,7 +115,7 @@ def test_mixup_adds_up_with_the_drawn_shares():
     np.testing.assert_allclose(mixing.share.sum(axis=1), 1, rtol=0, atol=1e-6)
     few = mix.draw(Draws(0, 0, 0, 50), SIZE, 0)
     images = torch.randn(50, 3, SIZE, SIZE)
-    mixed = Finisher(SIZE, torch.device("cpu"), RowThreads(2)).mix(images, few).double().numpy()
+    mixed = Finisher(SIZE, torch.device("cpu"), RowThreads(2)).mix(images.clone(), few).double().numpy()
     x, own = images.double().numpy(), few.share[:, 0].astype(np.float64)[:, None, None, None]
     np.testing.assert_allclose(mixed, own * x + (1 - own) * x[few.row[:, 1]], rtol=0, atol=1e-6)
 

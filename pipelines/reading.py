@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 from collections import OrderedDict
+from collections.abc import Collection
 from functools import partial
 from time import perf_counter
 
@@ -120,7 +121,12 @@ class SampleReader:
         seconds: dict[int, float] = {}
         threads = _AT_ONCE if (self._usual_s or 0.0) > self.slow_s else 1
         if self._source.shard_set is not None:
-            at_once(partial(self._open_shard, seconds, failures), self._shards_to_open(chunk), threads)
+            files: dict[int, list[Row]] = {}
+            for row, index in chunk:
+                files.setdefault(int(self._source.file[index]), []).append((row, index))
+            self._make_room(files)
+            new = [item for item in files.items() if item[0] not in self._open or item[0] not in self._checked]
+            at_once(partial(self._open_shard, seconds, failures), new, threads)
 
         def read(row: int, index: int) -> None:
             begin = perf_counter()
@@ -139,18 +145,14 @@ class SampleReader:
         self._note([seconds[row] for row, _ in chunk if row not in failures])
         return failures
 
-    def _shards_to_open(self, chunk: list[Row]) -> list[tuple[int, list[Row]]]:
-        """Shards that are to be opened or looked at for some rows, with those; others are closed to make room."""
-        files: dict[int, list[Row]] = {}
-        for row, index in chunk:
-            files.setdefault(int(self._source.file[index]), []).append((row, index))
+    def _make_room(self, files: Collection[int]) -> None:
+        """Close shards that were not used for longest, so that these can be open."""
         for file in files:
             if file in self._open:
                 self._open.move_to_end(file)
         missing = sum(file not in self._open for file in files)
         while self._open and len(self._open) + missing > max(_OPEN_FILES, len(files)):
             os.close(self._open.popitem(last=False)[1])
-        return [item for item in files.items() if item[0] not in self._open or item[0] not in self._checked]
 
     def _open_shard(
         self, seconds: dict[int, float], failures: dict[int, ReadError], file: int, rows: list[Row]

@@ -86,7 +86,7 @@ def at_once(work: Callable[..., None], rows: Iterable[tuple], count: int) -> Non
         count: Threads that work, that of the caller among them, >= 1.
 
     Raises:
-        BaseException: the first that one of the calls raised, when all are done.
+        BaseException: the first that one of the calls raised, when those under way are done; no others begin.
     """
     left, errors, others = deque(rows), [], []
 
@@ -96,13 +96,14 @@ def at_once(work: Callable[..., None], rows: Iterable[tuple], count: int) -> Non
                 work(*arguments)
             except BaseException as error:  # noqa: BLE001 - raised below, in the thread of the caller
                 errors.append(error)
+                left.clear()
 
     wanted = min(count, len(left)) - 1
     for _ in range(wanted):
         other = Thread(target=work_off, name="softfeed-at-once", daemon=True)
         try:
             other.start()
-        except RuntimeError:  # as above; the caller does what is left
+        except RuntimeError:  # there are too many, or the interpreter is about to exit; the caller does what is left
             break
         others.append(other)
     work_off()

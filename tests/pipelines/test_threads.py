@@ -5,7 +5,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from softfeed.pipelines.threads import RowThreads
+from softfeed.pipelines.threads import RowThreads, at_once
 
 from .conftest import in_fork
 
@@ -87,3 +87,58 @@ def test_threads_end_when_closed_and_start_again(threads):
     threads.close()
     assert threading.active_count() == before
     assert threads.each(lambda row: row, range(2)) == [0, 1]
+
+
+@pytest.mark.parametrize("count", [1, 3, 100])
+@pytest.mark.parametrize("rows", [0, 1, 40])
+def test_new_threads_do_each_row_once(count, rows):
+    done, names = [], set()
+
+    def work(row, twice):
+        time.sleep(0.001)
+        names.add(threading.current_thread())
+        done.append((row, twice))
+
+    at_once(work, [(row, 2 * row) for row in range(rows)], count)
+    assert sorted(done) == [(row, 2 * row) for row in range(rows)]
+    assert len(names) <= min(count, max(rows, 1))
+    if count > 1 and rows == 40:
+        assert len(names) > 1
+
+
+def test_new_threads_that_nobody_waits_for_at_the_end_of_the_process():
+    found = []
+    at_once(lambda row: found.append(threading.current_thread()) or time.sleep(0.01), [(0,), (1,), (2,)], 3)
+    others = [thread for thread in found if thread is not threading.current_thread()]
+    assert len(others) == 2
+    assert all(thread.daemon for thread in others)
+    assert not any(thread.is_alive() for thread in others)
+
+
+@pytest.mark.parametrize("count", [1, 3])
+@pytest.mark.parametrize("kind", [KeyError, KeyboardInterrupt])
+def test_after_an_error_no_other_row_begins_and_those_under_way_end(count, kind):
+    begun, working = [], []
+
+    def work(row):
+        begun.append(row)
+        working.append(row)
+        time.sleep(0.002)
+        working.remove(row)
+        if row == 5:
+            raise kind(row)
+
+    with pytest.raises(kind, match="5"):
+        at_once(work, [(row,) for row in range(64)], count)
+    assert working == []
+    assert len(begun) <= 6 + 2 * count
+
+
+def test_rows_are_done_where_no_thread_can_start(monkeypatch):
+    def refuse(thread):
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    done = []
+    at_once(done.append, [(row,) for row in range(9)], 4)
+    assert done == list(range(9))

@@ -23,6 +23,7 @@ from .program import Program, in_one_line
 
 # what of decoding is in libraries of its own, of which a machine may have several
 _LIBRARIES = re.compile(r"lib(nvjpeg|nvimgcodec|cudart|dali)\b.*\.so.*")
+_NVJPEG = re.compile(r"libnvjpeg\..*")  # copies that others bring along, too, as torchvision does
 _HARDWARE = 3  # NVJPEG_BACKEND_HARDWARE
 _SMI = ("driver_version", "pcie.link.gen.current", "pcie.link.width.current", "clocks.max.sm", "power.limit")
 
@@ -35,7 +36,7 @@ def environment() -> dict[str, Any]:
         "machine": machine(),
         "cuda": {"torch": torch.version.cuda, "driver": _driver_cuda()},
         "gpu": _smi(),
-        "nvjpeg": [about(path) for path in nvjpeg.loaded_libraries()],
+        "nvjpeg": [about(path) for path in nvjpeg.loaded_libraries(_NVJPEG)],
         "libraries": [short(path) for path in nvjpeg.loaded_libraries(_LIBRARIES)],
         "cpu": {
             "cores": os.cpu_count(),

@@ -49,7 +49,7 @@ def loaded_libraries(name: re.Pattern[str] = LIBRARY, maps: Path = Path("/proc/s
         maps: Where Linux lists what a process has loaded.
     """
     try:
-        lines = maps.read_text(encoding="utf-8").splitlines()
+        lines = maps.read_text(encoding="utf-8", errors="surrogateescape").splitlines()
     except OSError:
         return []
     files = {line.split(maxsplit=5)[-1] for line in lines if "/" in line}

@@ -14,6 +14,7 @@ MAPS = """\
 7f0000005000-7f0000006000 r--p 00000000 08:01 13 /usr/local/cuda 12/lib64/libnvjpeg.so.12.4.0.76
 7f0000006000-7f0000007000 r--p 00000000 08:01 14 /env/lib/python3.12/site-packages/nvidia/nvimgcodec/libnvimgcodec.so.0
 7f0000008000-7f0000009000 r--p 00000000 08:01 15 /env/x/site-packages/nvidia/nvimgcodec/extensions/libnvjpeg_ext.so.0.9
+7f0000009000-7f000000a000 r--p 00000000 08:01 16 /env/x/site-packages/torchvision.libs/libnvjpeg.4a0b5c81.so.13
 7f000000a000-7f000000b000 rw-p 00000000 00:00 0 [heap]
 7f000000b000-7f000000c000 rw-p 00000000 00:00 0
 """
@@ -25,7 +26,14 @@ def test_libraries_that_decode_are_found_each_once(tmp_path):
     assert [environment.short(path) for path in found] == [
         "nvidia/cu13/lib/libnvjpeg.so.13",
         "nvidia/nvimgcodec/libnvimgcodec.so.0",
+        "torchvision.libs/libnvjpeg.4a0b5c81.so.13",
         "/usr/local/cuda 12/lib64/libnvjpeg.so.12.4.0.76",
+    ]
+    asked = nvjpeg.loaded_libraries(environment._NVJPEG, tmp_path / "maps")
+    assert [Path(path).name for path in asked] == [
+        "libnvjpeg.so.13",
+        "libnvjpeg.4a0b5c81.so.13",
+        "libnvjpeg.so.12.4.0.76",
     ]
 
 

@@ -209,7 +209,7 @@ def _blank(cells: int, options: Options) -> Batches:
 def _program() -> Program:
     program = Program("alternatives", __doc__)
     program.add_sizes(batch_size=64, image_size=224)
-    program.add_argument("--threads", type=int, default=2, help="of DALI's graph (default: 2)")
+    program.add_argument("--threads", type=int, default=2, help="default: 2")
     program.add_turns(seconds=2.0, repeats=5)
     program.add_argument("--device", default="cpu", help="cpu or cuda (default: cpu)")
     return program

@@ -57,8 +57,8 @@ class Program(argparse.ArgumentParser):
         """
         words = sys.argv[1:] if arguments is None else arguments
         options = self.parse_args(words)
-        if "seconds" in options:
-            check_turns(options.seconds, options.repeats)
+        if "repeats" in options:
+            check_turns(getattr(options, "seconds", 1.0), options.repeats)
         check_output(options.output)
         options.command = command_line(words, self.prog)
         return options

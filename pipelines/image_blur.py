@@ -5,7 +5,8 @@ with the cosines of those, and one that reaches no further than some pixels as p
 the diagonal. The narrowest are neither: they leave something of all frequencies that an image has, so that their
 kernels end in ripples that reach far (`python -m softfeed.benchmarks.alternatives` times all three ways).
 
-A few threads blur images at once, so that a product must not start threads of its own.
+A few threads blur images at once, so that a product must not start threads of its own. Images may have their channels
+last; the products are of copies that do not, as numpy before 2.4 leaves others to loops of its own.
 """
 
 from __future__ import annotations
@@ -22,8 +23,11 @@ from .blur import decays, kernels
 # one by at most this share of the norm of the image; float32 rounding is the larger part of `blur.BOUND`.
 _NEGLIGIBLE = 1e-7
 
-# What a pixel gets at most from all those together that are left out, per unit of the largest of them.
+# What a pixel gets at most along an axis from all those together that are left out, per unit of the largest of them.
 _BEYOND = 1e-6
+
+# Sums of more products than this are made of several, as the error of a float32 sum of equal numbers grows with it.
+_SUMMED = 256
 
 # The OpenBLAS that numpy comes with does products of up to this many multiplications in the thread that asks for them.
 _ALONE = 1 << 18
@@ -31,8 +35,8 @@ _ALONE = 1 << 18
 _BLOCK = 32  # rows of the matrix that make a piece
 
 # How long a multiplication takes in products with pieces, against those with whole cosines, which are longer; and how
-# many of the latter could be done in the time of a transform, per pixel and factor 2 of the number of pixels.
-_NEAR, _TRANSFORM = 1.25, 16
+# many of the latter could be done in the time of the transforms, per pixel and factor 2 of the number of pixels.
+_NEAR, _TRANSFORM = 1.2, 17
 
 
 class ImageBlur:
@@ -45,9 +49,10 @@ class ImageBlur:
     """
 
     def __init__(self, height: int, width: int, strengths: np.ndarray) -> None:
-        axes = [AxisBlur(decay) for decay in decays(strengths, height, width)]
-        self._down, self._across = axes
-        self.ways = quickest(*axes)
+        down, across = decays(strengths, height, width)
+        self._down = AxisBlur(down)
+        self._across = self._down if height == width else AxisBlur(across)
+        self.ways = quickest(self._down, self._across)
 
     def __call__(self, image: np.ndarray, level: int) -> None:
         """Blur one image in place.
@@ -56,7 +61,10 @@ class ImageBlur:
             image: float32 (C, height, width).
             level: Row of the table of strengths.
         """
-        self.ways[level](image, self._down, self._across, level)
+        planes = np.ascontiguousarray(image)
+        self.ways[level](planes, self._down, self._across, level)
+        if planes is not image:
+            image[...] = planes
 
 
 class AxisBlur:
@@ -65,8 +73,8 @@ class AxisBlur:
     Attributes:
         side: Pixels of the axis.
         decay: What is left of its frequencies, float32 (L, side).
-        frequencies: How many of them are to be counted for each strength, int (L,).
-        reach: How far away the pixels are that do, in pixels, int (L,).
+        frequencies: How many of them are not negligible for each strength, int (L,).
+        reach: Largest distance of pixels that a pixel gets something from, int (L,), in pixels.
         cosines: float32 (side, side): those of the orthonormal transform, (frequency, pixel).
     """
 
@@ -75,8 +83,8 @@ class AxisBlur:
         self.decay = decay
         self.frequencies = np.count_nonzero(decay >= _NEGLIGIBLE, axis=1)
         self._kernels = kernels(decay)
-        from_the_end = np.abs(self._kernels[:, side - 1 : 2 * side - 1])[:, :0:-1]  # distances side - 1 to 1
-        self.reach = side - 1 - np.count_nonzero(2 * from_the_end.cumsum(axis=1) <= _BEYOND, axis=1)
+        from_the_end = np.abs(self._kernels[:, side : 2 * side])[:, ::-1]  # distances side to 1
+        self.reach = side - np.count_nonzero(2 * from_the_end.cumsum(axis=1) <= _BEYOND, axis=1)
         pixels = np.arange(side) + 0.5
         cosines = np.cos(math.pi / side * np.arange(side)[:, None] * pixels) * math.sqrt(2 / side)
         cosines[0] /= math.sqrt(2)
@@ -92,8 +100,9 @@ class AxisBlur:
             return np.ndarray(shape, np.float32, line, 4 * (distance + side - 1), (4, 4 * step))
 
         found = []
-        for first in range(0, side, _BLOCK):
-            rows = slice(first, min(first + _BLOCK, side))
+        block = _step(side, _BLOCK)
+        for first in range(0, side, block):
+            rows = slice(first, min(first + block, side))
             columns = slice(max(first - reach, 0), min(rows.stop + reach, side))
             shape = rows.stop - rows.start, columns.stop - columns.start
             direct, mirrored = first - columns.start, first + columns.start + 1
@@ -106,7 +115,7 @@ def quickest(down: AxisBlur, across: AxisBlur) -> list[Any]:
     rows, columns = down.frequencies, across.frequencies
     few = rows + columns + rows * columns * (1 / down.side + 1 / across.side)
     near = _NEAR * (_columns(down) + _columns(across))
-    transform = np.full(few.shape, _TRANSFORM * math.log2(max(2, down.side * across.side)))
+    transform = _TRANSFORM * math.log2(max(2, down.side * across.side)) * (1 + rows / down.side) / 2
     ways = (by_few_frequencies, by_neighbours, by_transform)
     return [ways[choice] for choice in np.argmin([few, near, transform], axis=0)]
 
@@ -135,11 +144,15 @@ def by_neighbours(image: np.ndarray, down: AxisBlur, across: AxisBlur, level: in
 
 def by_transform(image: np.ndarray, down: AxisBlur, across: AxisBlur, level: int) -> None:
     """Blur an image, float32 (C, height, width), in place by its cosine transform."""
-    for transform, axis in ((fft.dct, 1), (fft.dct, 2)):
-        _overwrite(transform, image, axis)
-    image *= down.decay[level, :, None] * across.decay[level]
-    for transform, axis in ((fft.idct, 2), (fft.idct, 1)):
-        _overwrite(transform, image, axis)
+    count = down.frequencies[level]  # only these rows need the two transforms along them
+    _overwrite(fft.dct, image, 1)
+    rows = np.ascontiguousarray(image[:, :count])
+    _overwrite(fft.dct, rows, 2)
+    rows *= down.decay[level, :count, None] * across.decay[level]
+    _overwrite(fft.idct, rows, 2)
+    image[:, :count] = rows
+    image[:, count:] = 0
+    _overwrite(fft.idct, image, 1)
 
 
 def _product(left: np.ndarray, right: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
@@ -148,18 +161,21 @@ def _product(left: np.ndarray, right: np.ndarray, out: np.ndarray | None = None)
     columns = right.shape[-1]
     if out is None:
         out = np.empty((*left.shape[:-2], *right.shape[:-2], rows, columns), np.float32)
-    across = _step(columns, rows * inner, 32)
-    down = _step(rows, across * inner, 16)
+    summed = min(inner, _SUMMED)
+    across = _step(columns, max(32, _ALONE // (rows * summed)))
+    down = _step(rows, _ALONE // (across * summed))
     for top in range(0, rows, down):
         for start in range(0, columns, across):
-            part = slice(top, top + down), slice(start, start + across)
-            np.matmul(left[..., part[0], :], right[..., part[1]], out=out[..., part[0], part[1]])
+            from_left, from_right = left[..., top : top + down, :], right[..., start : start + across]
+            part = out[..., top : top + down, start : start + across]
+            np.matmul(from_left[..., :summed], from_right[..., :summed, :], out=part)
+            for more in range(summed, inner, summed):
+                part += from_left[..., more : more + summed] @ from_right[..., more : more + summed, :]
     return out
 
 
-def _step(length: int, each: int, least: int) -> int:
-    """How many of `length` a thread does alone, of which each takes some multiplications; about equal parts."""
-    most = max(least, _ALONE // each)
+def _step(length: int, most: int) -> int:
+    """Length of equal parts, as far as possible, that are not longer than `most`."""
     return -(-length // -(-length // most))
 
 

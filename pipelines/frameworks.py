@@ -32,6 +32,9 @@ class DatasetView:
         """Samples over all ranks."""
         return len(self._source)
 
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.root!r}): {len(self):,} samples of {len(self.classes):,} classes"
+
     @property
     def root(self) -> str:
         """Folder that the data set was opened from."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping
 from contextlib import closing
 from functools import cached_property
 from typing import Any
@@ -23,7 +23,7 @@ from .graph import GraphOptions, computed_after_graph, graph_part
 from .output import Output
 from .partition import Step, partition
 from .plan import GraphWork
-from .playing import Player
+from .playing import Pass, Player
 from .preparing import Prepared, Preparer
 from .process import default_prefetch, default_threads, pick_device, place_among_ranks
 from .recipe import Recipe
@@ -45,8 +45,8 @@ class Loader:
     a batch together.
 
     Each `iter` plays the epoch after the last one, or the one that `set_epoch` names, from its beginning, also after a
-    `break`; after `load_state_dict`, the rest of the epoch that was left. Iterating yields named tuples `Batch` with
-    these fields, on the loader's device:
+    `break`; after `load_state_dict`, the rest of the epoch that was left. It ends the pass before. Iterating yields
+    named tuples `Batch` with these fields, on the loader's device:
 
     - `images`: (N, 3, S, S), normalised, of type `dtype`;
     - `labels`: int64 (N,), and `confidence`: float32 (N,) in [1/K, 1], the probability that the target should put on
@@ -67,7 +67,7 @@ class Loader:
         data: An image folder (`class/image.jpg`) or a shard set written by `softfeed convert`.
         recipe: What is done to each image.
         batch_size: Samples of a batch on this rank, >= 1.
-        image_size: Side S of the square output in pixels, >= 1.
+        image_size: Side S of the square output in pixels, >= 1; None is the longer side of raw images, else 224.
         seed: Seed of order and draws, >= 0.
         device: "cpu", "cuda", "cuda:1"...; None is the GPU if there is one, else the CPU.
         shuffle: Whether each epoch has a new order; None shuffles for a training recipe only.
@@ -129,7 +129,7 @@ class Loader:
         data: str | os.PathLike[str],
         recipe: Recipe,
         batch_size: int,
-        image_size: int = 224,
+        image_size: int | None = None,
         *,
         seed: int = 0,
         device: str | torch.device | None = None,
@@ -155,8 +155,7 @@ class Loader:
         if not isinstance(recipe, Recipe):
             raise TypeError(f"recipe must be a Recipe, got {recipe!r}; presets.by_name(NAME) gives one by its name")
         checks.not_negative("seed", seed)
-        for name, value in (("batch_size", batch_size), ("image_size", image_size)):
-            checks.whole(name, value)
+        checks.whole("batch_size", batch_size)
         checks.choice("targets", targets, TARGETS)
         checks.choice("softening", softening, softops.SOFTENINGS)
         if recipe.needs_targets and targets != "soft":
@@ -164,11 +163,13 @@ class Loader:
                 f"targets must be 'soft' for a recipe that mixes samples or labels in its own way, got {targets!r} "
                 f"with mix={recipe.mix} and mollify={recipe.mollify}"
             )
-        self.recipe, self.batch_size, self.image_size, self.seed = recipe, batch_size, image_size, seed
+        self.recipe, self.batch_size, self.seed = recipe, batch_size, seed
         self.device = pick_device(device)
         prefetch = default_prefetch(self.device) if prefetch is None else prefetch
         checks.whole("prefetch", prefetch)
         self._source = open_source(data)
+        self.image_size = image_size = self._source.usual_size if image_size is None else image_size
+        checks.whole("image_size", image_size)
         _check_sizes(recipe, self._source, image_size)
         self.rank, self.world_size = place_among_ranks(rank, world_size)
         self._shuffle = recipe.training if shuffle is None else shuffle
@@ -229,7 +230,7 @@ class Loader:
             checks.positive("timeout", timeout)
         self._player = self._PLAYER(self._preparer, prefetch, timeout)
         self._place = self._next = Place(0, 0)  # of the last batch handed over, and where the next `iter` begins
-        self._playing: Iterator[Any] | None = None
+        self._playing: Pass | None = None
 
     @property
     def speed_settings(self) -> dict[str, Any]:
@@ -315,7 +316,7 @@ class Loader:
         """
         place = state.place_in(state_dict, self._settings, self.recipe)
         rest = self._steps_from(place.position)
-        self._stop()
+        self._stop("load_state_dict")
         self._place = self._next = place if rest else Place(place.epoch + 1, 0)
         self._errors.load(state_dict.get("errors", ()))
 
@@ -325,12 +326,18 @@ class Loader:
         return self._errors.errors
 
     def source(self, index: int) -> str:
-        """Where sample `index` lies: its file, or its shard, offset and original name."""
+        """Where sample `index` lies: its file, or its shard, offset and original name.
+
+        Raises:
+            IndexError: if there is no such sample.
+        """
+        if not 0 <= index < len(self._source):
+            raise IndexError(f"index must be of a sample, from 0 to {len(self._source) - 1:,}, got {index}")
         return self._source.describe(index)
 
     def __iter__(self) -> Iterator[Any]:
-        self._stop()
-        self._playing = self._play()
+        self._stop("another one")
+        self._playing = Pass(self._play())
         return self._playing
 
     def close(self) -> None:
@@ -338,7 +345,7 @@ class Loader:
 
         A read that hangs is left to its thread after a few seconds.
         """
-        self._stop()
+        self._stop("close()")
         self._player.close()
         self._threads.close()
 
@@ -355,10 +362,10 @@ class Loader:
         places = np.concatenate([np.arange(step.start, step.start + step.count) for step in steps]) % count
         return permutation(self.seed, self._next.epoch, count)[places] if self._shuffle else places
 
-    def _stop(self) -> None:
+    def _stop(self, by: str) -> None:
         playing, self._playing = self._playing, None
         if playing is not None:
-            playing.close()  # type: ignore[attr-defined]
+            playing.end(by)
 
     @cached_property
     def _settings(self) -> dict[str, Any]:
@@ -380,7 +387,7 @@ class Loader:
         count = len(self._source)
         return partition(count, self.batch_size, self.rank, self.world_size, self._last_batch, position=position)
 
-    def _play(self) -> Iterator[Any]:
+    def _play(self) -> Generator[Any, None, None]:
         # Only now, at the first batch: frameworks call `iter` to see whether it works, or before `set_epoch`.
         place = self._place = self._next
         self._next = Place(place.epoch + 1, 0)

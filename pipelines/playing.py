@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 from collections import deque
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -127,6 +128,41 @@ class Player:
                     for waiting in in_flight:
                         self._submit(waiting, build)
                 return collected, images
+
+
+class Pass(Iterator[Any]):
+    """One pass over a loader, which the loader may end: what it has not given is then an error, not the epoch's end.
+
+    Args:
+        batches: What it gives.
+    """
+
+    def __init__(self, batches: Generator[Any, None, None]) -> None:
+        self._batches = batches
+        self._over = False
+        self._ended_by = ""
+
+    def __next__(self) -> Any:
+        if self._ended_by and not self._over:
+            raise RuntimeError(
+                f"a pass over a loader must be the only one, but this one was ended by {self._ended_by}; "
+                "make a loader for each pass that is to go on beside others"
+            )
+        try:
+            return next(self._batches)
+        except StopIteration:
+            self._over = True
+            raise
+
+    def close(self) -> None:
+        """Leave the rest, as one does with a generator."""
+        self._over = True
+        self._batches.close()
+
+    def end(self, by: str) -> None:
+        """Leave the rest, and raise a RuntimeError that tells by what it was ended if somebody asks for more."""
+        self._ended_by = by
+        self._batches.close()
 
 
 def _check_process(process: int) -> None:

@@ -50,6 +50,11 @@ class Source:
     def __len__(self) -> int:
         return len(self.labels)
 
+    @property
+    def usual_size(self) -> int:
+        """Pixels a side that images are played with, unless somebody says otherwise."""
+        return 224 if self.raw_shape is None else max(self.raw_shape[:2])
+
     def describe(self, index: int) -> str:
         """Where sample `index` lies, for messages: the image file, or shard, offset and original name."""
         path = self.files[int(self.file[index])]

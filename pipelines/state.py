@@ -46,7 +46,7 @@ def place_in(state: Mapping[str, Any], own: Mapping[str, Any], recipe: Recipe) -
         ValueError: naming the first setting that is not as in the state, with both values.
     """
     if not isinstance(state, Mapping) or not {*own, *Place._fields} - set(_ALWAYS) <= set(state):
-        got = sorted(state) if isinstance(state, Mapping) else type(state).__name__
+        got = f"one with {sorted(state)}" if isinstance(state, Mapping) else type(state).__name__
         raise ValueError(f"state must be what a loader's state_dict returned, got {got}")
     if state["version"] != VERSION:
         raise ValueError(f"version of the state must be {VERSION}, got {state['version']}; use the softfeed it is of")

@@ -59,6 +59,11 @@ def test_the_sampler_tells_and_sets_what_is_played(noise_folder, rank):
         assert list(loader.sampler) == list(chain(*order(loader)))
 
 
+def test_a_data_set_says_what_it_is(noise_folder):
+    with training(noise_folder) as loader:
+        assert repr(loader.dataset) == f"DatasetView({str(noise_folder)!r}): 37 samples of 3 classes"
+
+
 def test_looking_at_an_iterator_plays_nothing(noise_folder):
     """Frameworks call `iter` to see whether it works, and `set_epoch` between `iter` and the first batch."""
     with training(noise_folder) as loader:

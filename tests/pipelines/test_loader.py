@@ -1,5 +1,7 @@
 """What a training script relies on: lengths, epochs, ranks, determinism, and what a batch holds."""
 
+import re
+
 import numpy as np
 import pytest
 import torch
@@ -109,11 +111,58 @@ def test_set_epoch_and_break(noise_sets):
             assert_same([batch.index], [epochs[0][0][:8]])
             break
         assert_same(epochs[1], epoch(loader))  # a new iter is the next epoch, whole
-        first = iter(loader)
-        next(first)
-        loader.set_epoch(0)
-        assert_same(epochs[0], epoch(loader))
-        assert list(first) == [], "an iterator that was superseded goes on"
+
+
+ENDINGS = {
+    "another one": lambda loader, state: iter(loader),
+    "load_state_dict": lambda loader, state: loader.load_state_dict(state),
+    "close()": lambda loader, state: loader.close(),
+}
+
+
+@pytest.mark.parametrize("by", ENDINGS)
+def test_a_pass_that_the_loader_ended_is_not_taken_for_a_short_epoch(noise_sets, by):
+    with load(noise_sets["raw"]) as loader:
+        batches = iter(loader)
+        next(batches)
+        ENDINGS[by](loader, loader.state_dict())
+        for _ in range(2):
+            with pytest.raises(RuntimeError, match=re.escape(f"the only one, but this one was ended by {by}; make a")):
+                next(batches)
+        looked_at = iter(loader)
+        ENDINGS[by](loader, loader.state_dict())
+        with pytest.raises(RuntimeError, match="ended by"):
+            next(looked_at)
+
+
+@pytest.mark.parametrize("by", ENDINGS)
+def test_a_pass_that_was_over_stays_over(noise_sets, by):
+    with load(noise_sets["raw"]) as loader:
+        whole, left = iter(loader), iter(loader)
+        assert len(list(left)) == len(loader)
+        ENDINGS[by](loader, loader.state_dict())
+        assert list(left) == []
+        left = iter(loader)
+        next(left)
+        left.close()
+        ENDINGS[by](loader, loader.state_dict())
+        assert list(left) == []
+        with pytest.raises(RuntimeError, match="ended by another one"):
+            next(whole)
+
+
+def test_images_that_are_stored_raw_keep_their_size_unless_another_is_asked_for(noise_sets):
+    with Loader(noise_sets["raw"], RECIPE, 8, device="cpu") as loader:
+        assert loader.image_size == 32
+        assert next(iter(loader)).images.shape == (8, 3, 32, 32)
+    assert Loader(noise_sets["encoded"], RECIPE, 8, device="cpu").image_size == 224
+    assert Loader(noise_sets["raw"], Recipe(crop=SoftCrop()), 8, 48, device="cpu").image_size == 48
+
+
+@pytest.mark.parametrize("index", [-1, 37])
+def test_there_is_no_source_of_a_sample_that_is_not_there(noise_sets, index):
+    with load(noise_sets["raw"]) as loader, pytest.raises(IndexError, match=f"from 0 to 36, got {index}"):
+        loader.source(index)
 
 
 def test_a_loader_says_what_it_is(noise_sets):

@@ -238,7 +238,7 @@ def test_other_data_of_the_same_kind_and_other_sizes_are_refused(noise_sets, pho
     ("break_it", "message"),
     [
         (lambda state: None, "state must be what a loader's state_dict returned, got NoneType"),
-        (lambda state: {"epoch": 1}, r"state must be what a loader's state_dict returned, got \['epoch'\]"),
+        (lambda state: {"epoch": 1}, r"state must be what a loader's state_dict returned, got one with \['epoch'\]"),
         (lambda state: {**state, "version": 9}, "version of the state must be 1, got 9"),
         (lambda state: {**state, "position": -1}, "must not be negative, got 0 and -1"),
         (lambda state: {**state, "position": 38}, r"position must be in \[0, 37\], got 38"),

@@ -123,19 +123,17 @@ def _versions(data: str, recipe: Recipe, image_size: int, *, num: int, seed: int
     levels = by_view(pixels.levels(batch.images, recipe.normalize))
     details = {name: by_view(array) for name, array in batch.details.items()}
     confidence = softops.confidence(details["certainty"], num_classes)
-    return [
-        [
-            Tile(
-                levels[view][row],
-                names[row],
-                float(confidence[view, row]),
-                captions.words(recipe, drawn, size=image_size, names=names),
-            )
-            for row in range(num)
-            for drawn in [{name: array[view, row] for name, array in details.items()}]
-        ]
-        for view in range(recipe.views)
-    ]
+
+    def tile(view: int, row: int) -> Tile:
+        drawn = {name: array[view, row] for name, array in details.items()}
+        parts = captions.parts(drawn, names=names, num_classes=num_classes)
+        words = captions.words(recipe, drawn, size=image_size, parts=parts)
+        if len(parts) < 2:
+            return Tile(levels[view][row], names[row], float(confidence[view, row]), words)
+        mean = sum(part.share * part.confidence for part in parts)
+        return Tile(levels[view][row], f"mean of {len(parts)}", mean, words)
+
+    return [[tile(view, row) for row in range(num)] for view in range(recipe.views)]
 
 
 def _check(args: argparse.Namespace, beside: Path) -> None:

@@ -59,7 +59,7 @@ def parts(details: Mapping[str, Any], *, names: Sequence[str], num_classes: int)
     samples: dict[int, Part] = {}
     for row, share, confidence in zip(details["mix_row"].tolist(), details["mix_share"], confidences, strict=True):
         before = samples[row].share if row in samples else 0.0
-        samples[row] = Part(names[row], before + float(share), float(confidence))
+        samples[row] = Part(names[int(row)], before + float(share), float(confidence))
     return [part for part in samples.values() if part.share > 0]
 
 

@@ -44,11 +44,14 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
         "--epochs", type=int, default=100, metavar="N", help="length of the training, for schedules (default: 100)"
     )
     parser.add_argument("--epoch", type=int, default=0, metavar="E", help="which epoch to show (default: the first, 0)")
-    parser.add_argument("--seed", type=int, default=0, metavar="N", help="of the choice of images and all draws")
+    parser.add_argument(
+        "--seed", type=int, default=0, metavar="N", help="seed of the choice of images and all draws (default: 0)"
+    )
 
 
 def run(args: argparse.Namespace) -> int:
     """Draw as the command line says; the exit status."""
+    data_options.check_data(DATA=args.data)
     from ..pipelines.sources import open_source
     from .checkpoint import write_atomically
     from .recipe_curves import curves
@@ -61,7 +64,8 @@ def run(args: argparse.Namespace) -> int:
     if args.num > len(source):
         raise ValueError(f"num must be at most the number of images, {len(source)}, got {args.num}")
     settings = {"num": args.num, "versions": args.versions, "seed": args.seed, "epoch": args.epoch}
-    rows = tiles(args.data, recipe, image_size, **settings)
+    with data_options.in_terms_of_options():
+        rows = tiles(args.data, recipe, image_size, **settings)
     name = data_options.recipe_name(args)
     heading = f"{name}, epoch {args.epoch}, seed {args.seed}, {image_size} pixels, {len(source.classes):,} classes"
     picture = grid(rows, ("evaluation", heading))

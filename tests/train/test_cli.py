@@ -229,7 +229,12 @@ def test_a_run_of_an_older_version_may_be_resumed(run, data, tmp_path, capsys):
         (["--seed", "-1"], "seed must not be negative, got -1"),
         (["--image-size", "0"], "image_size must be a whole number of at least 1, got 0"),
         (["--sigma-decay-epochs", "3"], "sigma-decay-epochs must be in [0, 2], got 3"),
-        (["--val", "/nowhere"], "/nowhere"),
+        (
+            ["--val", "/nowhere"],
+            "val must be an image folder or a shard set, got /nowhere, which does not exist; check",
+        ),
+        (["--recipe", "soft-cifar"], "image_size must be the images' own size with SoftShift, got 32 for 40x48 in "),
+        (["--recipe", "soft-cifar"], "/00.png; give that as --image-size if it is square, or choose --recipe soft-im"),
         (["--save-every-steps", "0"], "save-every-steps must be at least 1, got 0"),
         (["--save-every-minutes", "-1"], "save-every-minutes must not be negative, got -1.0"),
         (["--output", "/proc/run"], "output must be writable, got /proc, which takes no file"),
@@ -251,6 +256,38 @@ def test_raw_images_that_are_not_square_name_the_recipe_that_takes_them(data, tm
     assert main([str(argument) for argument in given]) == 0, "the default recipe does not take them"
 
 
+@pytest.mark.parametrize("broken", [False, True])
+def test_encoded_images_of_another_size_are_refused_before_the_run_begins(data, tmp_path, capsys, broken):
+    """The table of a shard set tells it of any image; an image that is broken is no reason by itself."""
+    images = copied(data, tmp_path / "images")
+    for image in images.glob("*/*.png"):
+        with Image.open(image) as picture:
+            picture.resize((32, 32)).save(image)
+    if broken:
+        (images / "blue" / "00.png").write_bytes(b"no image")
+    given = [*SMALL, "--epochs", "1", "--output", tmp_path / "run", "--recipe", "soft-cifar", "--on-error", "skip"]
+    assert main([str(word) for word in ["train", images, *given, "--max-errors", "1"]]) == 0
+    with Image.open(images / "red" / "07.png") as picture:
+        picture.resize((40, 32)).save(images / "red" / "07.png")
+    shards = convert(images, tmp_path / "set", workers=1).folder
+    capsys.readouterr()
+    message = error_of(capsys, "train", shards, *given, "--output", tmp_path / "other")
+    assert "got 32 for 32x40 in " in message
+    assert "red/07.png" in message
+
+
+def test_the_help_lists_the_recipes(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "1000")
+    for command in ("train", "tune", "show"):
+        with pytest.raises(SystemExit):
+            main([command, "--help"])
+        shown = " ".join(capsys.readouterr().out.split())
+        assert (
+            "soft-imagenet, hard-imagenet, soft-cifar or hard-cifar; behind it may follow, in this order: -ra" in shown
+        )
+        assert all(name in shown for name in ("-augmix, -mixup", "-mosaic, -moll"))
+
+
 def test_a_gpu_that_is_not_there_is_one_line(data, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     given = ["train", data, "--epochs", "1", "--output", tmp_path / "run", "--device", "cuda"]
@@ -262,10 +299,13 @@ def test_bad_checkpoints_and_data_are_one_line(run, data, tmp_path, capsys):
     (tmp_path / "cut.pt").write_bytes((output / "last.pt").read_bytes()[:5000])
     assert "checkpoint must be whole" in error_of(capsys, "eval", tmp_path / "cut.pt", data)
     assert "checkpoint must exist" in error_of(capsys, "eval", tmp_path / "no.pt", data)
-    assert "got /nowhere" in error_of(capsys, "eval", output / "last.pt", "/nowhere")
-    assert "share must be in [0, 1], got 1.5" in error_of(
-        capsys, "eval", output / "last.pt", data, "--occlusion", "1.5"
+    assert "DATA must be an image folder or a shard set, got /nowhere" in error_of(
+        capsys, "eval", output / "last.pt", "/nowhere"
     )
+    for share in ("40", "1.5", "-0.1", "nan"):
+        assert f"occlusion must be a share in [0, 1], got {share}; --occlusion 0.4 hides 40 %\n" in error_of(
+            capsys, "eval", output / "last.pt", data, "--occlusion", share
+        )
     for name in ("cat", "dog"):
         (tmp_path / "pets" / name).mkdir(parents=True)
         Image.new("RGB", (40, 40)).save(tmp_path / "pets" / name / "1.png")

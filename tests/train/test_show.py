@@ -322,7 +322,7 @@ def at(line, x):
         (["--epochs", "0"], "epochs must be at least 1, got 0"),
         (["--sigma-decay-epochs", "101"], r"sigma-decay-epochs must be in \[0, 100\], got 101"),
         (["--image-size", "0"], "image_size must be .*got 0"),
-        (["--image-size", "16", "--recipe", "soft-cifar"], "image_size must be the images' own size"),
+        (["--image-size", "16", "--recipe", "soft-cifar"], "own size .* choose --recipe soft-imagenet"),
         (["--curves", "c.jpg"], "curves must end in .png, got c.jpg"),
         (["--curves", "/nowhere/c.png"], "curves must lie in a folder that exists, got /nowhere/c.png"),
         (["--recipe", "hard-imagenet", "--curves", "SAME"], "curves must go to a file of their own"),
@@ -341,4 +341,4 @@ def test_bad_input_is_one_line_and_leaves_nothing(folder, tmp_path, capsys, argu
 
 def test_data_that_is_not_there(tmp_path, capsys):
     assert main(["show", "/nowhere", "-o", str(tmp_path / "a.png")]) == 2
-    assert "/nowhere" in capsys.readouterr().err
+    assert "DATA must be an image folder or a shard set, got /nowhere" in capsys.readouterr().err

@@ -23,7 +23,8 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
         help="draw what a recipe does to images, and its curves",
         description=(
             "Draw a grid of images: each as evaluation shows it, then several versions as training sees them, each "
-            "with its class, its confidence and what was drawn for it. The first version is the one that softfeed "
+            "with its class, its confidence and what was drawn for it; mixed images with the share and confidence of "
+            "every sample in them, and the mean of these. The first version is the one that softfeed "
             "train sees in that epoch with that seed, but that a recipe which mixes samples mixes those of the grid. "
             "A second picture has the recipe's curves: softening, strengths, schedules. "
             "Example: softfeed show photos/train --recipe soft-imagenet-ta -o soft.png"

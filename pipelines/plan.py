@@ -68,8 +68,8 @@ class Plan:
           window's visible part, in output pixels before the flip.
         - `patches`: (left, top, width, height) of up to M rectangles, int32 (N, M, 4) in output pixels, and `covered`,
           the number of pixels that they cover.
-        - `mix_row`, `mix_share`: the J samples that an image shows, as rows of the batch, and their shares, (N, J);
-          `mix_box`: where, and from where, int32 (N, J, 6), see `mixing.Mixing`.
+        - `mix_row`, `mix_share`, `mix_certainty`: the J samples that an image shows, as rows of the batch, their shares
+          and their certainties in it, (N, J); `mix_box`: where, and from where, int32 (N, J, 6), see `mixing.Mixing`.
         - `noise_amplitude`, `mollify_role`, `mollify_strength`, and `mollify_gamma` for other labels than smooth ones.
         - `policy_operation_0`, `policy_magnitude_0`, `policy_sign_0` and so on, see `policies` and `augmix`.
         """
@@ -86,6 +86,8 @@ class Plan:
         if self.mixing is not None:
             details["mix_row"] = self.mixing.row % (len(self.certainty) // self.views)
             details["mix_share"] = self.mixing.share
+            if self.mixed_certainty is not None:
+                details["mix_certainty"] = self.mixed_certainty
             if self.mixing.box is not None:
                 details["mix_box"] = self.mixing.box
         if self.noise is not None:

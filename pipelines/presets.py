@@ -6,6 +6,7 @@ import difflib
 from dataclasses import replace
 from itertools import product
 
+from . import preset_names
 from .augmix import AugMix
 from .crops import CenterCrop, PadCrop, RandomResizedCrop, SoftCrop, SoftShift
 from .mixing import CopyPaste, CutMix, Mixup, Mosaic
@@ -47,7 +48,12 @@ _PRESETS = {
         mix=_MIXES[mix][crop.endswith("cifar")],
         mollify=_MOLLIFY[mollify],
     )
-    for crop, policy, mix, mollify in product(_CROPS, _POLICIES, _MIXES, _MOLLIFY)
+    for crop, policy, mix, mollify in product(
+        preset_names.CROPS,
+        ("", *preset_names.POLICIES),
+        ("", *preset_names.MIXES),
+        ("", *preset_names.MOLLIFY),
+    )
 }
 
 

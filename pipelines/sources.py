@@ -75,6 +75,8 @@ def open_source(data: str | os.PathLike[str]) -> Source:
         ValueError: if it is neither, or a shard set whose manifest and files disagree.
     """
     root = Path(data)
+    if not root.exists():
+        raise FileNotFoundError(f"image folder must exist, got {root} (a shard set would do, too); check the path")
     return _open_shards(root) if is_shard_set(root) else _open_folder(root)
 
 

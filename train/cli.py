@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import argparse
+import difflib
 import faulthandler
 import importlib
 import os
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from importlib.abc import MetaPathFinder
 from importlib.metadata import version
 from typing import NoReturn
 
@@ -33,6 +36,34 @@ class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         _say(message)
         sys.exit(2)
+
+
+class _LoadingNotice(MetaPathFinder):
+    """Finds no module, but says once that a slow one is being imported, when that begins.
+
+    A command imports torch and DALI when it has checked what it can without them, so that only the import knows whether
+    there is anything to wait for.
+    """
+
+    def __init__(self) -> None:
+        # one of several ranks speaks
+        self._due = os.environ.get("RANK", "0") == "0" and not {"torch", "nvidia.dali"} & set(sys.modules)
+
+    def find_spec(self, name: str, path: object = None, target: object = None) -> None:
+        if self._due and name in ("torch", "nvidia.dali"):
+            self._due = False
+            print("loading PyTorch and DALI", file=sys.stderr, flush=True)
+
+
+@contextmanager
+def _loading_announced() -> Iterator[None]:
+    """Have the first import of torch or DALI within announced."""
+    notice = _LoadingNotice()
+    sys.meta_path.insert(0, notice)
+    try:
+        yield
+    finally:
+        sys.meta_path.remove(notice)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -64,7 +95,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _run(argv: list[str]) -> int:
     parser = _Parser(prog="softfeed", description="Softly augmented image batches, and classifiers trained on them.")
     parser.add_argument("--version", action="version", version=f"softfeed {version('softfeed')}")
-    commands = parser.add_subparsers(title="commands", metavar="COMMAND", dest="command", required=True)
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", dest="command")
     asked = next((word for word in argv if not word.startswith("-")), None)
     modules = {}
     for name, (module, summary) in COMMANDS.items():
@@ -73,8 +104,16 @@ def _run(argv: list[str]) -> int:
             modules[name].add_parser(commands)
         else:
             commands.add_parser(name, help=summary)
+    if asked is not None and asked not in COMMANDS:
+        near = difflib.get_close_matches(asked, COMMANDS, n=1)
+        advice = f"did you mean {near[0]}?" if near else f"choose one of {', '.join(COMMANDS)}"
+        parser.error(f"COMMAND must be a known one, got {asked!r}; {advice}")
     args = parser.parse_args(argv, argparse.Namespace(argv=argv))
-    return modules[args.command].run(args)
+    if args.command is None:
+        parser.print_help(sys.stderr)
+        return 2
+    with _loading_announced():
+        return modules[args.command].run(args)
 
 
 def _user_message(error: Exception) -> str | None:

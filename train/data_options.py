@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..pipelines import preset_names
+
 if TYPE_CHECKING:
-    from ..pipelines import Recipe
+    from ..pipelines import Loader, Recipe
 
 
 def add_recipe_options(parser: argparse.ArgumentParser) -> None:
     """Add --recipe and --image-size."""
     parser.add_argument(
-        "--recipe", metavar="NAME", help="augmentation (default: soft-cifar for square raw images, else soft-imagenet)"
+        "--recipe",
+        metavar="NAME",
+        help=f"augmentation: {preset_names.grammar()} (default: soft-cifar for square raw images, else soft-imagenet)",
     )
     parser.add_argument(
         "--image-size", type=int, metavar="S", help="pixels a side (default: a raw shard set's own size, else 224)"
@@ -147,6 +154,65 @@ def image_size(args: argparse.Namespace) -> int:
         return args.image_size
     shape = _raw_shape(args.data)
     return 224 if shape is None else max(shape)
+
+
+def check_data(**folders: str | None) -> None:
+    """Raise FileNotFoundError for data that is not there, by the name of its argument; None is not asked for."""
+    for name, folder in folders.items():
+        if folder is not None and not Path(folder).exists():
+            raise FileNotFoundError(
+                f"{name} must be an image folder or a shard set, got {folder}, which does not exist; check the path"
+            )
+
+
+@contextmanager
+def in_terms_of_options() -> Iterator[None]:
+    """Errors of the loader with advice that fits the command line, which has no crops and no `last_batch`."""
+    try:
+        yield
+    except ValueError as error:
+        text = str(error).replace("use a smaller batch or last_batch='fill'", "use a smaller --batch-size")
+        if "must be the images' own size" in text:
+            text = text.removesuffix("; use a crop that resizes, such as SoftCrop")
+            text += "; give that as --image-size if it is square, or choose --recipe soft-imagenet for any size"
+        if text == str(error):
+            raise
+        raise ValueError(text) from error
+
+
+def check_own_size(loader: Loader) -> None:
+    """Raise ValueError where a crop that does not resize cannot take the images, if that can be told before reading.
+
+    A shard set's table has their sizes. Of an image folder only the first image is asked.
+    """
+    from ..pipelines.shards import shard_set
+
+    if loader.recipe.crop.resizes:
+        return
+    size, root = loader.image_size, loader.dataset.root
+    if shard_set.is_shard_set(root):
+        table = shard_set.load(root).samples
+        wrong = (table["height"] > 0) & ((table["height"] != size) | (table["width"] != size))
+        index = int(wrong.argmax())
+        shape = (int(table["height"][index]), int(table["width"][index])) if wrong.any() else (size, size)
+    else:
+        index, shape = 0, _file_shape(loader.source(0)) or (size, size)
+    if shape != (size, size):
+        raise ValueError(
+            f"image_size must be the images' own size with {type(loader.recipe.crop).__name__}, got {size} for "
+            f"{shape[0]}x{shape[1]} in {loader.source(index)}"
+        )
+
+
+def _file_shape(path: str) -> tuple[int, int] | None:
+    """Height and width of an image file in pixels, as stored; None for one that the loader has to judge."""
+    from PIL import Image
+
+    try:
+        with Image.open(path) as image:
+            return image.height, image.width
+    except OSError:
+        return None
 
 
 def _raw_shape(data: str) -> tuple[int, int] | None:

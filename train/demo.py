@@ -37,7 +37,7 @@ def run(args: argparse.Namespace) -> int:
     """Run the demonstration; the exit status."""
     _check(args)
     begin = time.perf_counter()
-    _say(f"softfeed demo, writing to {args.output} (loading PyTorch and DALI)")
+    _say(f"softfeed demo, writing to {args.output}")
     import torch
 
     threads = torch.get_num_threads()

@@ -195,7 +195,7 @@ class Trainer:
             FloatingPointError: if the loss is no longer finite.
             RankError: for another error in one of several ranks.
         """
-        self._batches = batches
+        self._batches, self._first = batches, self.epoch
         between = between or (lambda: None)
         while self.epoch < self.plan.epochs:
             batches.set_epoch(self.epoch)
@@ -226,8 +226,8 @@ class Trainer:
             cast(StatefulBatches, batches).load_state_dict(saved["batches"])
         self.running = running = RunningEpoch(process, self.epoch, steps, saved)
         self.model.train()
-        label = f"epoch {self.epoch + 1}/{plan.epochs}"
-        with Progress(total=steps, label=label, process=process, done=running.step) as progress:
+        shown: dict[str, Any] = {"label": f"epoch {self.epoch + 1}/{plan.epochs}", "total": steps, "done": running.step}
+        with Progress(**shown, process=process, early=self.epoch == self._first) as progress:
             # an epoch that was stopped in its validation has no batches left, and `batches` is at the next one
             for images, *labelled in () if running.done else running.clock.fetch(batches):
                 step = self.epoch * steps + running.step

@@ -32,7 +32,7 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
     )
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write the scores and the bins of the ECE")
     parser.add_argument("--batch-size", type=int, default=64, metavar="N", help="images per process (default: 64)")
-    parser.add_argument("--seed", type=int, default=0, metavar="N", help="of the places of the squares")
+    parser.add_argument("--seed", type=int, default=0, metavar="N", help="seed of the squares' places (default: 0)")
     parser.add_argument("--device", choices=("cpu", "cuda"), help="default: the GPU where there is one")
     parser.add_argument("--threads", type=int, metavar="N", help="threads for data per process")
     data_options.add_fault_options(parser)
@@ -40,6 +40,8 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Evaluate as the command line says; the exit status."""
+    if not 0 <= args.occlusion <= 1:
+        raise ValueError(f"occlusion must be a share in [0, 1], got {args.occlusion:g}; --occlusion 0.4 hides 40 %")
     from .checkpoint import load
     from .distributed import agree, from_main, joined, rank_errors
     from .engine import evaluate
@@ -49,6 +51,7 @@ def run(args: argparse.Namespace) -> int:
         if args.json is not None:
             from_main(lambda: _check_json(args.json), process)
         checkpoint = from_main(lambda: load(args.checkpoint), process)
+        data_options.check_data(DATA=args.data)
         model, loader = agree(lambda: _prepare(args, checkpoint, process, stack), process)
         with rank_errors(process):
             scores = evaluate(model, loader, num_classes=loader.num_classes, process=process)

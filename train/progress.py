@@ -11,6 +11,7 @@ from tqdm import tqdm
 
 from .distributed import Process
 
+_FIRST_LINE_S, _LOG_INTERVAL_S = 3.0, 30.0  # until and between lines where there is no terminal
 _UNITS = {"images_per_s": "{:,.0f} images/s", "data_wait": "data wait {:.0%}", "lr": "lr {:.3g}"}
 _SCORES = {"top1": "top-1 {:.1%}", "top5": "top-5 {:.1%}", "nll": "NLL {:.3f}", "ece": "ECE {:.3f}"}
 
@@ -31,10 +32,18 @@ class Progress:
         process: only the main one shows anything.
         stream: where to; standard error by default.
         done: steps that were done before.
+        early: have a log begin with a line after seconds, not half a minute, to show that it goes on.
     """
 
     def __init__(
-        self, *, total: int, label: str, process: Process, stream: TextIO | None = None, done: int = 0
+        self,
+        *,
+        total: int,
+        label: str,
+        process: Process,
+        stream: TextIO | None = None,
+        done: int = 0,
+        early: bool = False,
     ) -> None:
         self._stream = stream or sys.stderr
         self._label = label
@@ -42,7 +51,7 @@ class Progress:
         self._visible = process.is_main
         self._terminal = self._visible and self._stream.isatty()
         # Reading the loss waits for the GPU, so it happens once a second at most, and hardly ever for a log.
-        self._interval_s = 1.0 if self._terminal else 30.0
+        self._interval_s = 1.0 if self._terminal else _FIRST_LINE_S if early else _LOG_INTERVAL_S
         self._shown_at = time.perf_counter()
         self._done = done
         bar = {"total": total, "desc": label, "file": self._stream, "initial": done}
@@ -58,6 +67,8 @@ class Progress:
     def show(self, *, loss: float, images_per_s: float, data_wait: float) -> None:
         """Show the numbers of the epoch so far: mean loss, images/s over all ranks, share of time in [0, 1]."""
         self._shown_at = time.perf_counter()
+        if not self._terminal:
+            self._interval_s = _LOG_INTERVAL_S
         numbers = f"loss {loss:.4f}, {images_per_s:,.0f} images/s, data wait {data_wait:.0%}"
         if self._bar is not None:
             self._bar.set_postfix_str(numbers)

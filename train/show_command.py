@@ -23,7 +23,8 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
         help="draw what a recipe does to images, and its curves",
         description=(
             "Draw a grid of images: each as evaluation shows it, then several versions as training sees them, each "
-            "with its class, its confidence and what was drawn for it. The first version is the one that softfeed "
+            "with its class, its confidence and what was drawn for it; mixed images with the share and confidence of "
+            "every sample in them, and the mean of these. The first version is the one that softfeed "
             "train sees in that epoch with that seed, but that a recipe which mixes samples mixes those of the grid. "
             "A second picture has the recipe's curves: softening, strengths, schedules. "
             "Example: softfeed show photos/train --recipe soft-imagenet-ta -o soft.png"
@@ -44,11 +45,14 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
         "--epochs", type=int, default=100, metavar="N", help="length of the training, for schedules (default: 100)"
     )
     parser.add_argument("--epoch", type=int, default=0, metavar="E", help="which epoch to show (default: the first, 0)")
-    parser.add_argument("--seed", type=int, default=0, metavar="N", help="of the choice of images and all draws")
+    parser.add_argument(
+        "--seed", type=int, default=0, metavar="N", help="seed of the choice of images and all draws (default: 0)"
+    )
 
 
 def run(args: argparse.Namespace) -> int:
     """Draw as the command line says; the exit status."""
+    data_options.check_data(DATA=args.data)
     from ..pipelines.sources import open_source
     from .checkpoint import write_atomically
     from .recipe_curves import curves
@@ -61,7 +65,8 @@ def run(args: argparse.Namespace) -> int:
     if args.num > len(source):
         raise ValueError(f"num must be at most the number of images, {len(source)}, got {args.num}")
     settings = {"num": args.num, "versions": args.versions, "seed": args.seed, "epoch": args.epoch}
-    rows = tiles(args.data, recipe, image_size, **settings)
+    with data_options.in_terms_of_options():
+        rows = tiles(args.data, recipe, image_size, **settings)
     name = data_options.recipe_name(args)
     heading = f"{name}, epoch {args.epoch}, seed {args.seed}, {image_size} pixels, {len(source.classes):,} classes"
     picture = grid(rows, ("evaluation", heading))
@@ -123,19 +128,17 @@ def _versions(data: str, recipe: Recipe, image_size: int, *, num: int, seed: int
     levels = by_view(pixels.levels(batch.images, recipe.normalize))
     details = {name: by_view(array) for name, array in batch.details.items()}
     confidence = softops.confidence(details["certainty"], num_classes)
-    return [
-        [
-            Tile(
-                levels[view][row],
-                names[row],
-                float(confidence[view, row]),
-                captions.words(recipe, drawn, size=image_size, names=names),
-            )
-            for row in range(num)
-            for drawn in [{name: array[view, row] for name, array in details.items()}]
-        ]
-        for view in range(recipe.views)
-    ]
+
+    def tile(view: int, row: int) -> Tile:
+        drawn = {name: array[view, row] for name, array in details.items()}
+        parts = captions.parts(drawn, names=names, num_classes=num_classes)
+        words = captions.words(recipe, drawn, size=image_size, parts=parts)
+        if len(parts) < 2:
+            return Tile(levels[view][row], names[row], float(confidence[view, row]), words)
+        mean = sum(part.share * part.confidence for part in parts)
+        return Tile(levels[view][row], f"mean of {len(parts)}", mean, words)
+
+    return [[tile(view, row) for row in range(num)] for view in range(recipe.views)]
 
 
 def _check(args: argparse.Namespace, beside: Path) -> None:

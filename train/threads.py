@@ -28,12 +28,19 @@ def share_cores(process: Process, data_threads: int | None = None) -> int:
     """
     if data_threads is not None and data_threads < 1:
         raise ValueError(f"threads must be at least 1, got {data_threads}")
-    cores = max(1, _available_cores() // local_world_size())
     if not _threads_are_set():
-        torch.set_num_threads(cores)
-    if data_threads is not None:
-        return data_threads
-    return cores if process.device.type == "cuda" else max(1, cores // 2)
+        torch.set_num_threads(_own_cores())
+    return default_data_threads(process.device) if data_threads is None else data_threads
+
+
+def default_data_threads(device: torch.device) -> int:
+    """Threads that training gives the loader, by the rule of `share_cores`."""
+    return _own_cores() if device.type == "cuda" else max(1, _own_cores() // 2)
+
+
+def _own_cores() -> int:
+    """This process's share of the cores."""
+    return max(1, _available_cores() // local_world_size())
 
 
 def _threads_are_set() -> bool:

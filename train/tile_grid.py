@@ -31,7 +31,7 @@ class Tile:
 
     Attributes:
         image: uint8 (S, S, 3).
-        name: What it shows.
+        name: What it shows, or of how many samples the confidence is the mean.
         confidence: What its label keeps, in [0, 1].
         words: What was done to it, phrase by phrase.
     """
@@ -85,8 +85,21 @@ def wrapped(words: Sequence[str], width: int) -> list[str]:
         if lines and _font(13).getlength(joined + ",") <= width:
             lines[-1] = joined
         else:
-            lines.append(_shortened(phrase, width - 5, _font(13)))
-    return [line + "," for line in lines[:-1]] + lines[-1:]
+            lines[-1:] = [line + "," for line in lines[-1:]]
+            lines += _broken(phrase, width - 5)
+    return lines
+
+
+def _broken(phrase: str, width: float) -> list[str]:
+    """A phrase in lines of at most `width` pixels; only a word that is longer is cut off."""
+    lines: list[str] = []
+    for word in phrase.split(" "):
+        joined = f"{lines[-1]} {word}" if lines else ""
+        if lines and _font(13).getlength(joined) <= width:
+            lines[-1] = joined
+        else:
+            lines.append(_shortened(word, width, _font(13)))
+    return lines
 
 
 def _write(draw: ImageDraw, tile: Tile, text: Sequence[str], *, left: int, top: int, side: int) -> None:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -41,7 +40,7 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
         help="torchvision classifier, wrn-28-10 or small-cnn; ResNets get the CIFAR stem (3x3 first convolution, no "
         "pooling) for images of up to 64 pixels (default: %(default)s)",
     )
-    parser.add_argument("--epochs", type=int, required=True, metavar="N")
+    parser.add_argument("--epochs", type=int, required=True, metavar="N", help="passes over the training data")
     parser.add_argument("--output", type=Path, required=True, metavar="DIR", help="new folder for this run")
     parser.add_argument(
         "--resume",
@@ -85,7 +84,9 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
     parser.add_argument(
         "--label-smoothing", type=float, default=0.0, metavar="A", help="share of every target spread over all classes"
     )
-    parser.add_argument("--seed", type=int, default=0, metavar="N", help="of the weights, the order and all draws")
+    parser.add_argument(
+        "--seed", type=int, default=0, metavar="N", help="seed of weights, order and all draws (default: 0)"
+    )
     parser.add_argument("--device", choices=("cpu", "cuda"), help="default: the GPU where there is one")
     parser.add_argument(
         "--threads",
@@ -100,6 +101,7 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Train as the command line says; the exit status."""
+    data_options.check_data(DATA=args.data, val=args.val)
     from .checkpoint import open_run
     from .distributed import agree, from_main, joined, rank_errors
     from .engine import Trainer
@@ -205,10 +207,11 @@ def _loaders(
         **data_options.speed_settings(args),
         **data_options.fault_settings(args),
     }
-    with _in_terms_of_options():
+    with data_options.in_terms_of_options():
         batches = stack.enter_context(
             Loader(args.data, recipe, args.batch_size, image_size, **options, **_targets(args, recipe))
         )
+        data_options.check_own_size(batches)
     if args.val is None:
         return batches, None
     evaluation = presets.evaluation(recipe)
@@ -227,19 +230,6 @@ def _targets(args: argparse.Namespace, recipe: Recipe) -> dict[str, Any]:
     if not recipe.needs_targets:
         return {}
     return {"targets": "soft", "softening": "none" if args.loss == "plain" else args.loss}
-
-
-@contextmanager
-def _in_terms_of_options() -> Iterator[None]:
-    """Errors of the loader with advice that fits the command line, which has no `last_batch`."""
-    try:
-        yield
-    except ValueError as error:
-        text = str(error)
-        if "must be the images' own size" in text:
-            text += "; give that as --image-size if it is square, or choose --recipe soft-imagenet for any size"
-        text = text.replace("use a smaller batch or last_batch='fill'", "use a smaller --batch-size")
-        raise ValueError(text) from error
 
 
 def _plan(args: argparse.Namespace, *, image_size: int, batch_size: int) -> TrainingPlan:

@@ -52,6 +52,12 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Tune as the command line says; the exit status."""
+    data_options.check_data(DATA=args.data)
+    with data_options.in_terms_of_options():
+        return _tune(args)
+
+
+def _tune(args: argparse.Namespace) -> int:
     from ..benchmarks.verdict import of_epochs
     from ..pipelines import Loader, presets
     from .tuning import check_budget, measured, tune
@@ -68,6 +74,7 @@ def run(args: argparse.Namespace) -> int:
         )
 
     with make() as loader:
+        data_options.check_own_size(loader)
         device, start = loader.device, loader.speed_settings
         for warning in of_epochs(loader.num_samples, args.batch_size):
             print(warning, file=sys.stderr)
@@ -97,7 +104,7 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         print(_as_json(args, device, trials, by_size, by_pixels))
     else:
-        print(_advice(args, trials, by_size, by_pixels))
+        print(_advice(args, device, trials, by_size, by_pixels))
     return 0
 
 
@@ -186,12 +193,18 @@ def _offer(by_pixels: Trial) -> str:
     return f"{_rates(by_pixels)}\n  {told}"
 
 
-def _advice(args: argparse.Namespace, trials: list[Trial], by_size: Trial, by_pixels: Trial | None) -> str:
+def _advice(
+    args: argparse.Namespace, device: torch.device, trials: list[Trial], by_size: Trial, by_pixels: Trial | None
+) -> str:
+    from ..pipelines import presets
+
     settings = _settings(trials)
     changed = {trial.name: trial.chosen for trial in trials if trial.chosen != trial.values[0]}
     head = "use these settings:" if changed else "the differences are noise; the defaults are as good as any:"
-    played = f"--recipe {data_options.recipe_name(args)} --image-size {data_options.image_size(args)}"
-    keywords = ", ".join(f"{name}={value!r}" for name, value in settings.items())
+    name, image_size = data_options.recipe_name(args), data_options.image_size(args)
+    played = f"--recipe {name} --image-size {image_size}"
+    targets = {"targets": "soft"} if presets.by_name(name).needs_targets else {}
+    keywords = ", ".join(f"{name}={value!r}" for name, value in (settings | targets).items())
     return "\n".join(
         [
             _rates(by_size) + "\n  with these settings; the batch size is for you to choose",
@@ -200,9 +213,21 @@ def _advice(args: argparse.Namespace, trials: list[Trial], by_size: Trial, by_pi
             head,
             # the training command has a rule of its own for threads, which only a clear gain should overrule
             f"  softfeed train {' '.join([args.data, played, *data_options.as_options(changed).split(), '...'])}",
-            f"  Loader({args.data!r}, recipe, {args.batch_size}, {keywords})",
+            *_told_of_threads(changed, settings["num_threads"], device),
+            f"  Loader({args.data!r}, presets.by_name({name!r}), {args.batch_size}, {image_size}, {keywords})",
         ]
     )
+
+
+def _told_of_threads(changed: dict[str, Any], tuned: int, device: torch.device) -> list[str]:
+    """Why the command above, which leaves threads to training, takes another number than the loader below."""
+    from .threads import default_data_threads
+
+    trained = default_data_threads(device)
+    if "num_threads" in changed or trained == tuned:
+        return []
+    why = ", to leave cores to the network" if trained < tuned else ""
+    return [f"  (without --threads, train reads data with num_threads = {trained}, not {tuned}{why})"]
 
 
 def _as_json(

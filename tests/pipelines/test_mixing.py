@@ -158,6 +158,7 @@ def test_targets_are_those_of_every_sample_with_its_share(photo_folder, mix):
             p = 0.5 + 0.5 * (visible * uncovered)[rows] * kept
             own = labels[batch.index.numpy()[rows]]
             q = np.where(np.arange(2) == own[:, None], p[:, None], 1 - p[:, None])
+            np.testing.assert_allclose(drawn["mix_certainty"][:, column], 2 * p - 1, rtol=0, atol=1e-6)
             expected += drawn["mix_share"][:, [column]] * p[:, None] * q
         np.testing.assert_allclose(batch.targets.numpy(), expected, rtol=0, atol=1e-6)
 

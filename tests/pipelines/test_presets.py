@@ -3,7 +3,17 @@
 from itertools import product
 
 import pytest
-from softfeed.pipelines import AugMix, AutoAugment, CutMix, Mixup, Mollify, RandAugment, TrivialAugment, presets
+from softfeed.pipelines import (
+    AugMix,
+    AutoAugment,
+    CutMix,
+    Mixup,
+    Mollify,
+    RandAugment,
+    TrivialAugment,
+    preset_names,
+    presets,
+)
 
 CROPS = ["hard-cifar", "hard-imagenet", "soft-cifar", "soft-imagenet"]
 
@@ -13,6 +23,17 @@ def test_every_crop_goes_with_every_policy_every_mix_and_mollification():
     mixes = ("", "-mixup", "-cutmix", "-copypaste", "-mosaic")
     parts = product(CROPS, policies, mixes, ("", "-moll"))
     assert presets.names() == sorted(map("".join, parts))
+
+
+def test_the_names_in_the_help_are_those_of_the_presets():
+    for known, names in (
+        (presets._CROPS, preset_names.CROPS),
+        (presets._POLICIES, ("", *preset_names.POLICIES)),
+        (presets._MIXES, ("", *preset_names.MIXES)),
+        (presets._MOLLIFY, ("", *preset_names.MOLLIFY)),
+    ):
+        assert tuple(known) == names
+        assert all(name in preset_names.grammar() for name in names)
 
 
 @pytest.mark.parametrize("crop", CROPS)

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -16,11 +17,12 @@ from PIL import Image
 from softfeed.pipelines.fingerprint import fingerprint
 from softfeed.pipelines.shards.convert import convert
 from softfeed.pipelines.shards.layout import ShardOptions
-from softfeed.train import checkpoint
+from softfeed.train import checkpoint, cli
 from softfeed.train.cli import main
 
 COMMAND = [sys.executable, "-m", "softfeed.train.cli"]
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", COMMAND[2]]
+LOADING = "loading PyTorch and DALI\n"
 SMALL = ["--model", "small-cnn", "--image-size", "32", "--batch-size", "16", "--device", "cpu"]
 
 
@@ -58,6 +60,11 @@ def error_of(capsys, *arguments):
     return captured.err
 
 
+def without_progress(errors):
+    """Standard error without the early line of a first epoch, which takes longer on a busy machine."""
+    return re.sub(r"^epoch \S+  step .*\n", "", errors, flags=re.MULTILINE)
+
+
 def test_training_learns_and_leaves_a_run(run):
     output, finished = run
     state = checkpoint.load(output / "last.pt")
@@ -68,7 +75,7 @@ def test_training_learns_and_leaves_a_run(run):
     lines = finished.stdout.splitlines()
     assert [line.split()[1] for line in lines if line.startswith("epoch ")] == [f"{n}/6" for n in range(1, 7)]
     assert {path.name.split(".")[0] for path in output.iterdir()} == {"last", "best", "events"}
-    assert not finished.stderr  # no bar and no warnings where nobody watches
+    assert without_progress(finished.stderr) == LOADING  # no bar and no warnings where nobody watches
 
 
 def test_evaluation_repeats_the_scores_of_training(run, data, capsys, tmp_path):
@@ -222,7 +229,12 @@ def test_a_run_of_an_older_version_may_be_resumed(run, data, tmp_path, capsys):
         (["--seed", "-1"], "seed must not be negative, got -1"),
         (["--image-size", "0"], "image_size must be a whole number of at least 1, got 0"),
         (["--sigma-decay-epochs", "3"], "sigma-decay-epochs must be in [0, 2], got 3"),
-        (["--val", "/nowhere"], "/nowhere"),
+        (
+            ["--val", "/nowhere"],
+            "val must be an image folder or a shard set, got /nowhere, which does not exist; check",
+        ),
+        (["--recipe", "soft-cifar"], "image_size must be the images' own size with SoftShift, got 32 for 40x48 in "),
+        (["--recipe", "soft-cifar"], "/00.png; give that as --image-size if it is square, or choose --recipe soft-im"),
         (["--save-every-steps", "0"], "save-every-steps must be at least 1, got 0"),
         (["--save-every-minutes", "-1"], "save-every-minutes must not be negative, got -1.0"),
         (["--output", "/proc/run"], "output must be writable, got /proc, which takes no file"),
@@ -244,6 +256,38 @@ def test_raw_images_that_are_not_square_name_the_recipe_that_takes_them(data, tm
     assert main([str(argument) for argument in given]) == 0, "the default recipe does not take them"
 
 
+@pytest.mark.parametrize("broken", [False, True])
+def test_encoded_images_of_another_size_are_refused_before_the_run_begins(data, tmp_path, capsys, broken):
+    """The table of a shard set tells it of any image; an image that is broken is no reason by itself."""
+    images = copied(data, tmp_path / "images")
+    for image in images.glob("*/*.png"):
+        with Image.open(image) as picture:
+            picture.resize((32, 32)).save(image)
+    if broken:
+        (images / "blue" / "00.png").write_bytes(b"no image")
+    given = [*SMALL, "--epochs", "1", "--output", tmp_path / "run", "--recipe", "soft-cifar", "--on-error", "skip"]
+    assert main([str(word) for word in ["train", images, *given, "--max-errors", "1"]]) == 0
+    with Image.open(images / "red" / "07.png") as picture:
+        picture.resize((40, 32)).save(images / "red" / "07.png")
+    shards = convert(images, tmp_path / "set", workers=1).folder
+    capsys.readouterr()
+    message = error_of(capsys, "train", shards, *given, "--output", tmp_path / "other")
+    assert "got 32 for 32x40 in " in message
+    assert "red/07.png" in message
+
+
+def test_the_help_lists_the_recipes(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "1000")
+    for command in ("train", "tune", "show"):
+        with pytest.raises(SystemExit):
+            main([command, "--help"])
+        shown = " ".join(capsys.readouterr().out.split())
+        assert (
+            "soft-imagenet, hard-imagenet, soft-cifar or hard-cifar; behind it may follow, in this order: -ra" in shown
+        )
+        assert all(name in shown for name in ("-augmix, -mixup", "-mosaic, -moll"))
+
+
 def test_a_gpu_that_is_not_there_is_one_line(data, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     given = ["train", data, "--epochs", "1", "--output", tmp_path / "run", "--device", "cuda"]
@@ -255,10 +299,13 @@ def test_bad_checkpoints_and_data_are_one_line(run, data, tmp_path, capsys):
     (tmp_path / "cut.pt").write_bytes((output / "last.pt").read_bytes()[:5000])
     assert "checkpoint must be whole" in error_of(capsys, "eval", tmp_path / "cut.pt", data)
     assert "checkpoint must exist" in error_of(capsys, "eval", tmp_path / "no.pt", data)
-    assert "got /nowhere" in error_of(capsys, "eval", output / "last.pt", "/nowhere")
-    assert "share must be in [0, 1], got 1.5" in error_of(
-        capsys, "eval", output / "last.pt", data, "--occlusion", "1.5"
+    assert "DATA must be an image folder or a shard set, got /nowhere" in error_of(
+        capsys, "eval", output / "last.pt", "/nowhere"
     )
+    for share in ("40", "1.5", "-0.1", "nan"):
+        assert f"occlusion must be a share in [0, 1], got {share}; --occlusion 0.4 hides 40 %\n" in error_of(
+            capsys, "eval", output / "last.pt", data, "--occlusion", share
+        )
     for name in ("cat", "dog"):
         (tmp_path / "pets" / name).mkdir(parents=True)
         Image.new("RGB", (40, 40)).save(tmp_path / "pets" / name / "1.png")
@@ -308,7 +355,7 @@ def test_ctrl_c_ends_without_a_traceback(data, tmp_path):
         errors = process.stderr.read()
     assert process.returncode == 130
     saved = f"softfeed: error: interrupted; the run is saved in {tmp_path / 'run'}, go on with --resume\n"
-    assert errors == "ending after this step; once more to end at once\n" + saved
+    assert without_progress(errors) == LOADING + "ending after this step; once more to end at once\n" + saved
     state = checkpoint.load(tmp_path / "run" / "last.pt")
     assert state.epoch >= 1
     assert state.running is None or state.running["step"] in (1, 2, 3, 4)
@@ -327,14 +374,47 @@ def test_overview_and_version_need_no_heavy_imports():
     assert version.startswith("softfeed 0.")
 
 
-def test_unknown_commands_and_flags_are_one_line(capsys):
-    for arguments in (["trian"], [], ["train", "--frobnicate"], ["eval"]):
-        with pytest.raises(SystemExit) as ended:
-            main(arguments)
-        assert ended.value.code == 2
-        error = capsys.readouterr().err
-        assert error.startswith("softfeed: error: ")
-        assert error.count("\n") == 1
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["trian"], "COMMAND must be a known one, got 'trian'; did you mean train?"),
+        (["convrt"], "COMMAND must be a known one, got 'convrt'; did you mean convert?"),
+        (["x"], "COMMAND must be a known one, got 'x'; choose one of convert, verify, copy, train, eval, "),
+        (["train", "--frobnicate"], "the following arguments are required: DATA"),
+        (["eval"], "the following arguments are required: CHECKPOINT, DATA"),
+    ],
+)
+def test_unknown_commands_and_flags_are_one_line(capsys, arguments, message):
+    with pytest.raises(SystemExit) as ended:
+        main(arguments)
+    assert ended.value.code == 2
+    error = capsys.readouterr().err
+    assert error.startswith(f"softfeed: error: {message}")
+    assert error.count("\n") == 1
+
+
+def test_no_command_lists_the_commands(capsys):
+    assert main([]) == 2
+    captured = capsys.readouterr()
+    assert not captured.out
+    for name in cli.COMMANDS:
+        assert f"\n    {name} " in captured.err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "begin"),
+    [
+        (["eval", "/nowhere/no.pt", "x"], 2, LOADING + "softfeed: error: checkpoint must exist"),
+        (["eval", "--help"], 0, ""),
+        (["eval"], 2, "softfeed: error: the following arguments are required"),
+        (["demo", "--epochs", "0"], 2, "softfeed: error: epochs must be at least 1"),
+    ],
+)
+def test_slow_imports_are_announced_once_and_only_where_there_are_any(arguments, status, begin):
+    done = subprocess.run([*COMMAND, *arguments], capture_output=True, text=True, check=False, timeout=120)
+    assert done.returncode == status
+    assert done.stderr.startswith(begin)
+    assert done.stderr.count("\n") == begin.count("\n") + (status == 2)
 
 
 def test_a_full_gpu_is_one_line_on_the_rank_that_has_it(monkeypatch, capsys):

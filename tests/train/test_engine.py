@@ -1,10 +1,11 @@
 import numpy as np
 import pytest
 import torch
-from softfeed.train import checkpoint, timing
+from softfeed.train import checkpoint, engine, timing
 from softfeed.train.engine import Trainer, TrainingPlan, evaluate
 from softfeed.train.losses import SoftLoss
 from softfeed.train.models import build
+from softfeed.train.progress import Progress
 from torch import nn
 
 
@@ -27,6 +28,21 @@ def test_loss_falls_and_the_classes_are_learned(problem, memory_loader):
         "nll",
         "ece",
     }
+
+
+def test_the_first_epoch_of_a_call_shows_its_progress_early(problem, memory_loader, monkeypatch):
+    early = []
+
+    class Seen(Progress):
+        def __init__(self, **settings):
+            early.append(settings["early"])
+            super().__init__(**settings)
+
+    monkeypatch.setattr(engine, "Progress", Seen)
+    trainer = Trainer(small_model(), TrainingPlan(epochs=3, lr=0.05))
+    trainer.epoch = 1  # as a resumed run
+    trainer.fit(memory_loader(*problem, batch_size=16))
+    assert early == [True, False]
 
 
 def test_steps_are_those_of_sgd_written_out():

@@ -46,6 +46,19 @@ def test_numbers_are_due_every_second_on_a_terminal_and_rarely_in_a_log(monkeypa
         assert not bar.advance()
 
 
+def test_a_log_may_begin_with_an_early_line(monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr(progress.time, "perf_counter", lambda: now[0])
+    due = []
+    with Progress(total=99, label="epoch 1/2", process=MAIN, stream=io.StringIO(), early=True) as bar:
+        for second in range(70):
+            now[0] = float(second)
+            if bar.advance():
+                due.append(second)
+                bar.show(loss=1.0, images_per_s=2000.0, data_wait=0.1)
+    assert due == [3, 33, 63]
+
+
 def test_a_terminal_gets_a_bar_and_a_log_gets_lines():
     for stream in (Terminal(), io.StringIO()):
         with Progress(total=9, label="epoch 1/2", process=MAIN, stream=stream) as bar:

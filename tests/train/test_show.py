@@ -2,6 +2,7 @@
 
 import io
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -9,9 +10,12 @@ from matplotlib.figure import Figure
 from PIL import Image
 from softfeed.pipelines import (
     AdditiveNoise,
+    CutMix,
     Flip,
     Loader,
+    Mixup,
     Mollify,
+    Mosaic,
     Occlude,
     PadCrop,
     RandAugment,
@@ -93,7 +97,7 @@ def test_tiles_are_what_training_sees(folder):
     for row, batch, name in zip(rows, batches, names, strict=True):
         evaluation, first, second = row
         assert [tile.name for tile in row] == [name] * 3
-        assert (evaluation.confidence, evaluation.words) == (1.0, ["100% visible"])
+        assert (evaluation.confidence, evaluation.words) == (1.0, ["centre crop", "label not softened"])
         assert first.confidence == float(batch.confidence[0])
         assert first.words[0] == f"{batch.details['visibility'][0]:.0%} visible"
         mean, std = (np.array(values)[:, None, None] for values in (recipe.normalize.mean, recipe.normalize.std))
@@ -177,6 +181,66 @@ def test_words_of_a_policy(policy, operation, drawn, words):
     assert captions.words(Recipe(policy=policy), DRAWN | details, size=32) == ["62% visible", words]
 
 
+@pytest.mark.parametrize("label", ["add", "add+smooth", "degrade"])
+@pytest.mark.parametrize("mix", [None, Mixup(alpha=1.0)])
+def test_captions_tell_what_mollification_does_to_the_target(folder, label, mix):
+    recipe = Recipe(crop=SoftShift(), mollify=Mollify(label=label), mix=mix)
+    rows = show_command.tiles(str(folder), recipe, 32, num=12, versions=1)
+    with Loader(folder, recipe, 12, 32, device="cpu", targets="soft", details=True) as loader:
+        batch = next(iter(loader))
+    unmollified = replace(recipe, mollify=replace(recipe.mollify, noise=0, blur=0, pure_noise=0))
+    with Loader(folder, unmollified, 12, 32, device="cpu", targets="soft") as loader:
+        whole = next(iter(loader)).targets.sum(dim=1)
+    if label == "degrade":
+        told = [f"{share:.0%} of the target left" for share in batch.targets.sum(dim=1) / whole]
+    else:
+        told = [f"extra class {share:.0%} of the target" for share in batch.targets[:, -1] / batch.targets.sum(dim=1)]
+    assert len(set(told)) > 4
+    for (_, tile), phrase in zip(rows, told, strict=True):
+        assert phrase in tile.words
+
+
+@pytest.mark.parametrize("mix", [Mixup(alpha=1.0), Mosaic(), CutMix(probability=0.5)])
+def test_captions_of_mixed_images_name_every_sample_and_its_confidence(folder, mix):
+    """The phrases alone give the target, and the number in bold is the mean of theirs."""
+    recipe = Recipe(crop=SoftShift(), mix=mix, mollify=Mollify())
+    rows = show_command.tiles(str(folder), recipe, 32, num=12, versions=1)
+    with Loader(folder, recipe, 12, 32, device="cpu", targets="soft", softening="target") as loader:
+        targets, classes = next(iter(loader)).targets.numpy(), loader.classes
+    several = 0
+    for (plain, tile), target in zip(rows, targets, strict=True):
+        matches = [re.fullmatch(r"(\d+)% (\w+) \((?:confidence )?([\d.]+)\)", phrase) for phrase in tile.words]
+        shown = [(int(m[1]) / 100, classes.index(m[2]), float(m[3])) for m in matches if m]
+        several += bool(shown)
+        own = "% visible" if not shown else f"{plain.name}: "
+        assert any(own in phrase for phrase in tile.words)
+        if not shown:
+            assert tile.name == plain.name
+            shown = [(1.0, classes.index(plain.name), tile.confidence)]
+        else:
+            assert tile.name == f"mean of {len(shown)}"
+            assert [share for share, _, _ in shown] == sorted((share for share, _, _ in shown), reverse=True)
+        assert tile.confidence == pytest.approx(sum(share * kept for share, _, kept in shown), abs=0.03)
+        expected = np.zeros(3)
+        for share, label, kept in shown:
+            expected += share * np.where(np.arange(3) == label, kept, (1 - kept) / 2)
+        np.testing.assert_allclose(target, expected, atol=0.03)  # captions round to whole percents
+    assert several >= 4
+
+
+def test_a_mixed_image_tells_its_own_crop_from_what_was_done_to_all_of_it():
+    recipe = Recipe(mix=Mixup(), mollify=Mollify())
+    details = DRAWN | {"flipped": True, "mollify_role": np.str_("blur"), "mollify_strength": 0.5}
+    parts = [captions.Part("worm", 0.14, 0.61), captions.Part("tiger", 0.86, 0.7)]
+    assert captions.words(recipe, details, size=32, parts=parts) == [
+        "86% tiger (confidence 0.70)",
+        "14% worm (0.61)",
+        "blur t = 0.50",
+        "worm: 62% visible",
+        "flipped",
+    ]
+
+
 def test_text_fits_its_tile():
     font = tile_grid._font(13)
     phrases = [
@@ -184,15 +248,16 @@ def test_text_fits_its_tile():
         "flipped",
         "translate x \N{MINUS SIGN}45%",
         "posterize 4 bits",
-        "an operation of a very long name indeed",
+        "an operation of a very long name indeed, anditslastwordis" + "long" * 20,
     ]
     lines = tile_grid.wrapped(phrases, 192)
     assert max(font.getlength(line) for line in lines) <= 192
     assert " ".join(lines).startswith(
-        "62% visible, flipped, translate x \N{MINUS SIGN}45%, posterize 4 bits, an operation of a ver"
+        "62% visible, flipped, translate x \N{MINUS SIGN}45%, posterize 4 bits, an operation of a very long name"
     )
+    assert lines[-1].startswith("anditslastwordislong")
     assert lines[-1].endswith("…")
-    assert len(lines) == 4
+    assert len(lines) == 6
     tile = tile_grid.Tile(np.zeros((32, 32, 3), np.uint8), "a class of a name without end", 0.5, phrases)
     pixels = np.asarray(Image.open(io.BytesIO(tile_grid.grid([[tile, tile]], ("one", "two" * 50)))))
     assert (pixels[64 + 230 :, 24 + 224 : 24 + 224 + 36] == 255).all()  # nothing runs out of its column
@@ -257,7 +322,7 @@ def at(line, x):
         (["--epochs", "0"], "epochs must be at least 1, got 0"),
         (["--sigma-decay-epochs", "101"], r"sigma-decay-epochs must be in \[0, 100\], got 101"),
         (["--image-size", "0"], "image_size must be .*got 0"),
-        (["--image-size", "16", "--recipe", "soft-cifar"], "image_size must be the images' own size"),
+        (["--image-size", "16", "--recipe", "soft-cifar"], "own size .* choose --recipe soft-imagenet"),
         (["--curves", "c.jpg"], "curves must end in .png, got c.jpg"),
         (["--curves", "/nowhere/c.png"], "curves must lie in a folder that exists, got /nowhere/c.png"),
         (["--recipe", "hard-imagenet", "--curves", "SAME"], "curves must go to a file of their own"),
@@ -276,4 +341,4 @@ def test_bad_input_is_one_line_and_leaves_nothing(folder, tmp_path, capsys, argu
 
 def test_data_that_is_not_there(tmp_path, capsys):
     assert main(["show", "/nowhere", "-o", str(tmp_path / "a.png")]) == 2
-    assert "/nowhere" in capsys.readouterr().err
+    assert "DATA must be an image folder or a shard set, got /nowhere" in capsys.readouterr().err

@@ -1,6 +1,7 @@
 """Which setting wins, with a clock and loaders made for the test, and the command on real ones."""
 
 import json
+import re
 
 import numpy as np
 import pytest
@@ -9,6 +10,8 @@ from softfeed.pipelines import Loader, presets
 from softfeed.train import tune_command, tuning
 from softfeed.train.cli import main
 from softfeed.train.tuning import MIN_ROUNDS, Trial, faster, tune
+
+OTHER_SIZE = "image_size must be the images' own size with SoftShift, got 24 .* choose --recipe soft-imagenet"
 
 
 class Clock:
@@ -274,7 +277,28 @@ def test_what_people_read_names_the_settings_to_use(command, photos):
     assert "images/s: median (lowest to highest of 5 rounds)" in out
     assert out.count("keeps ") + out.count("takes ") == 2
     assert f"softfeed train {photos} --recipe soft-imagenet --image-size " in out
-    assert f"Loader('{photos}', recipe, 4, num_threads=" in out
+    (line,) = [line.strip() for line in out.splitlines() if line.startswith("  Loader(")]
+    with eval(line, {"Loader": Loader, "presets": presets}) as loader:  # as a person would paste it
+        assert (str(loader.dataset.root), loader.batch_size) == (str(photos), 4)
+        assert f"--recipe soft-imagenet --image-size {loader.image_size} " in out
+
+
+@pytest.mark.parametrize(
+    ("changed", "tuned", "told"),
+    [
+        ({}, 2, ["  (without --threads, train reads data with num_threads = 1, not 2, to leave cores to the network)"]),
+        ({}, 1, []),
+        ({"num_threads": 2}, 2, []),  # the command above has --threads 2
+    ],
+)
+def test_another_number_of_threads_in_training_is_explained(monkeypatch, changed, tuned, told):
+    monkeypatch.setattr("softfeed.train.threads._available_cores", lambda: 2)
+    assert tune_command._told_of_threads(changed, tuned, torch.device("cpu")) == told
+
+
+def test_a_loader_of_mixed_images_asks_for_soft_targets(command):
+    assert "presets.by_name('soft-imagenet-mixup'), 4, " in (out := command("--recipe", "soft-imagenet-mixup"))
+    assert ", targets='soft')" in out
 
 
 def test_options_of_a_gpu_are_those_of_the_training_command():
@@ -325,8 +349,14 @@ def test_a_wrong_time_to_read_is_named_as_the_option(photos, tmp_path, capsys):
         (["--seconds", "-1"], "seconds must be positive, got -1.0"),
         (["--batch-size", "0"], "batch_size must be a whole number of at least 1, got 0"),
         (["--recipe", "softest"], "recipe must be one of the presets, got 'softest'"),
+        (["--recipe", "soft-cifar", "--image-size", "24"], OTHER_SIZE),
     ],
 )
 def test_wrong_options_are_one_line(photos, capsys, options, message):
     assert main(["tune", str(photos), "--device", "cpu", *options]) == 2
-    assert capsys.readouterr().err.startswith(f"softfeed: error: {message}")
+    assert re.match(f"softfeed: error: {message}", capsys.readouterr().err)
+
+
+def test_data_that_is_not_there_is_one_line(capsys):
+    assert main(["tune", "/nowhere"]) == 2
+    assert "DATA must be an image folder or a shard set, got /nowhere" in capsys.readouterr().err

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 import statistics
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from ..train.checkpoint import require_writable
 from .measurement import Rate, Ratio
 
 FORMAT, FORMAT_VERSION = "softfeed bench", 1
@@ -84,20 +86,31 @@ def to_json(result: Result) -> str:
 
 def check_output(path: Path | None, name: str = "output") -> None:
     """Raise OSError for a file that could not be written after everything was measured; None is no file."""
-    if path is not None and not path.resolve().parent.is_dir():
+    if path is None:
+        return
+    folder = path.resolve().parent
+    if not folder.is_dir():
         raise FileNotFoundError(f"{name} must be in a folder that exists, got {path}; make the folder first")
-    if path is not None and path.is_dir():
+    if path.is_dir():
         raise IsADirectoryError(f"{name} must be a file, got the folder {path}; name a file in it")
+    if not path.exists():  # one that is there, such as /dev/stdout, may be written in a folder that takes no other
+        require_writable(folder, name=name)
+    elif not os.access(path, os.W_OK):
+        raise PermissionError(f"{name} must be writable, got {path}, which may not be written; choose another --{name}")
 
 
 def from_json(path: Path) -> Result:
     """The result in a file.
 
     Raises:
+        OSError: if it cannot be read.
         ValueError: if it is no result, or one of another version.
     """
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        reason = error.strerror or error
+        raise OSError(f"compare must name a file that can be read, got {path} ({reason}); check --compare") from error
     except (UnicodeDecodeError, json.JSONDecodeError) as error:
         raise ValueError(f"compare must name a result of softfeed bench, got {path}: no JSON ({error})") from None
     if not isinstance(content, dict) or content.get("format") != FORMAT:

@@ -153,7 +153,9 @@ def test_dropping_pages(tmp_path):
         (["--output", "/nonexistent/a.json"], "output must be in a folder that exists, got /nonexistent/a.json"),
         (["--chart", "/"], "chart must be a file, got the folder /"),
         (["--output", "a.png"], "output must be a JSON file, got a.png"),
-        (["--compare", "/nonexistent.json"], "/nonexistent.json"),
+        (["--output", "/proc/b.json"], "output must be writable, got /proc, which takes no file"),
+        (["--chart", "/proc/b.png"], "chart must be writable, got /proc, which takes no file"),
+        (["--compare", "/nonexistent.json"], "compare must name a file that can be read, got /nonexistent.json ("),
         (["--synthetic", "5"], "synthetic data of 5 samples must go to a new folder"),
     ],
 )

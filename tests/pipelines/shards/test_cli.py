@@ -193,6 +193,9 @@ def test_the_second_set_of_a_split_gets_a_bar_of_its_own():
 def test_places_that_cannot_be_written_are_refused(tmp_path, image_folder, run, monkeypatch):
     monkeypatch.chdir(tmp_path)
     source = image_folder()
+    for options in ((), ("--val-share=0.5",)):  # nobody, not even root, may create folders in /proc
+        with pytest.raises(OSError, match=r"destination must be writable, got /proc/y \(.*\); name another folder"):
+            run(source, "/proc/y", "--workers=1", *options)
     with pytest.raises(ValueError, match="DEST must be a folder of this machine, got s3://a/b; softfeed copy takes"):
         run(source, "s3://a/b", "--workers=1")
     assert [path.name for path in tmp_path.iterdir()] == ["images"]

@@ -6,7 +6,9 @@ from collections.abc import Sequence
 
 from ..train.diagram import GRID, HARD, INK, SOFT, diagram
 from .measurement import Rate
-from .steps import Step
+from .steps import Step, spreads_of
+
+_LINES = "(lines: lowest to highest repeat; what crosses 0 is noise)"
 
 
 def bars(rates: Sequence[Rate], title: str, *, marked: str = "") -> bytes:
@@ -36,21 +38,31 @@ def bars(rates: Sequence[Rate], title: str, *, marked: str = "") -> bytes:
     return buffer.getvalue()
 
 
-def added(steps: Sequence[Step], title: str) -> bytes:
+def added(steps: Sequence[Step], title: str, rates: Sequence[Rate]) -> bytes:
     """The time per image that each step adds, by the clock and of all cores together, as PNG.
+
+    A line goes from the lowest to the highest repeat: where it crosses zero, what the step adds is not known.
 
     Args:
         steps: From top to bottom.
         title: Above the bars.
+        rates: With those of the steps, from which the lines are.
     """
+    spreads = spreads_of({rate.name: rate for rate in rates}, steps)
     with diagram(width=7.5, height=1.6 + 0.45 * len(steps)) as (figure, buffer):
         axes = figure.add_subplot()
         rows = range(len(steps))
         axes.barh([row - 0.19 for row in rows], [step.wall_us for step in steps], 0.36, color=SOFT, label="clock")
         axes.barh([row + 0.19 for row in rows], [step.cpu_us for step in steps], 0.36, color=HARD, label="CPU")
+        for row, lines in enumerate(spreads):
+            for place, line in zip((row - 0.19, row + 0.19), lines, strict=True):
+                axes.plot(line, [place, place], color=INK, linewidth=1.2)
         axes.set_yticks(rows, [f"{step.name}\n{step.images_per_s:,.0f} images/s" for step in steps], fontsize=9)
         axes.invert_yaxis()
-        axes.set(title=title, xlabel="microseconds per image that the step adds")
+        axes.set(
+            title=title,
+            xlabel=f"microseconds per image that the step adds\n{_LINES}",
+        )
         axes.grid(axis="x", color=GRID)
         axes.set_axisbelow(True)
         axes.legend()

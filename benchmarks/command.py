@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 from .suites import DEFAULTS, SUITES, fill_in
 
 if TYPE_CHECKING:
-    from .comparison import Change
     from .result import Result
     from .session import Session
 
@@ -121,13 +120,14 @@ def _add_results(group: argparse._ArgumentGroup) -> None:
         "--compare",
         type=Path,
         metavar="OLD",
-        help="older result to compare with; exit status 1 if something got slower by more than the spread of both",
+        help="older result to compare with; exit status 1 if something got slower by more than the spread of both, at "
+        "least 3 repeats each",
     )
 
 
 def run(args: argparse.Namespace) -> int:
     """Measure as the command line says; the exit status, which is 1 if something failed that others outlived."""
-    from . import comparison, result
+    from . import result
 
     _check(args)
     old = None if args.compare is None else result.from_json(args.compare)
@@ -139,7 +139,7 @@ def run(args: argparse.Namespace) -> int:
     chart = args.chart or (args.output.with_suffix(".png") if args.output else None)
     if chart is not None:
         chart.write_bytes(_chart(measured))
-    slower = 0 if old is None else _report(comparison.compare(old, measured), comparison.differences(old, measured))
+    slower = 0 if old is None else _report(old, measured)
     return max(slower, int(bool(session.failed)))
 
 
@@ -170,6 +170,7 @@ def _session(args: argparse.Namespace) -> Session:
     from .steps import Played
 
     progress = Progress()
+    progress.stage(f"opening {args.data}")
     if args.synthetic is not None:
         synthetic.write_set(Path(args.data), args.synthetic, report=progress.line)
     shape = open_source(args.data).raw_shape
@@ -195,14 +196,17 @@ def _chart(measured: Result) -> bytes:
         return chart.curves(measured.facts["curves"], measured.facts.get("axes", {}))
     title = f"{measured.suite}, {measured.settings['image_size']} pixels, batches of {measured.settings['batch_size']}"
     if measured.facts.get("steps"):
-        return chart.added([Step(**step) for step in measured.facts["steps"]], title)
+        return chart.added([Step(**step) for step in measured.facts["steps"]], title, measured.rates)
     return chart.bars(measured.rates, title, marked="softfeed")
 
 
-def _report(changes: list[Change], differences: list[str]) -> int:
+def _report(old: Result, new: Result) -> int:
     """Print a comparison; 1 if something got slower."""
+    from . import comparison
+
+    changes, differences = comparison.compare(old, new), comparison.differences(old, new)
     print("\nnew / old")
-    print("\n".join(map(str, changes)))
+    print("\n".join(map(str, [*changes, *comparison.cautions(old, new)])))
     if differences:
         print("\nwhat else differs between the two runs:\n" + "\n".join(differences))
     return int(any(change.verdict == "slower" for change in changes))

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from .measurement import Rate
-from .result import Result
+from .result import FEW, Result
 
 SAME, SLOWER, FASTER = "same", "slower", "faster"
 
 # What may differ without making a comparison meaningless
 _IGNORED = ("seconds", "repeats")
+_RARE = 100  # a call by chance for so many contenders is not worth a word
 
 
 @dataclass(frozen=True)
@@ -20,7 +22,8 @@ class Change:
     Attributes:
         name: The contender.
         ratio: New median over old median.
-        verdict: "slower" or "faster" where the repeats of one run all lie beyond those of the other, else "same".
+        verdict: "slower" or "faster" where the repeats of one run all lie beyond those of the other, else "same";
+            also "same" with fewer than three repeats of one, which are not judged.
     """
 
     name: str
@@ -51,11 +54,30 @@ def compare(old: Result, new: Result) -> list[Change]:
 
 def _change(old: Rate, new: Rate) -> Change:
     verdict = SAME
-    if new.spread[1] < old.spread[0]:
+    if min(len(old.images_per_s), len(new.images_per_s)) < FEW:
+        pass
+    elif new.spread[1] < old.spread[0]:
         verdict = SLOWER
     elif new.spread[0] > old.spread[1]:
         verdict = FASTER
     return Change(new.name, new.median / old.median, verdict)
+
+
+def cautions(old: Result, new: Result) -> list[str]:
+    """Why a comparison says less than it seems to, a line each."""
+    then, now = (min((len(rate.images_per_s) for rate in result.rates), default=0) for result in (old, new))
+    lines = []
+    if min(then, now) < FEW:
+        lines.append(
+            f"Nothing is called slower or faster: that takes {FEW} repeats in both runs, got {then} and {now}; use "
+            "--repeats 5."
+        )
+    elif (chance := math.comb(then + now, now) // 2) < _RARE:
+        lines.append(
+            f"With {then} and {now} repeats about 1 of {chance} contenders is called slower or faster by mere chance; "
+            "use --repeats 5."
+        )
+    return lines + [f"The older run: {line}" for line in old.disturbed()]
 
 
 def differences(old: Result, new: Result) -> list[str]:

@@ -77,9 +77,8 @@ def main(arguments: list[str] | None = None) -> int:
         contenders[f"numpy, batch {batch_size}"] = Here(_with_numpy(batch_size, 100))
         contenders[f"operators of the graph, batch {batch_size}"] = Here(_in_graph(batch_size, 100, options.threads))
     rates = measure(contenders, seconds=options.seconds, repeats=options.repeats, progress=Progress())
-    facts = {"us_per_image": {name: 1e6 / rate.median for name, rate in rates.items()}}
     about = (options.command, settings_of(options), {}, machine())
-    finish(Result("geometry", *about, list(rates.values()), facts=facts), options.output)
+    finish(Result("geometry", *about, list(rates.values())), options.output)
     return 0
 
 

@@ -16,6 +16,8 @@ import psutil
 # made ready while others had their turn is not counted.
 _WARM_SHARE = 0.25
 _WARM_BATCHES = 6
+_LINE_EVERY_S = 5.0  # in a log, of what is being measured
+_FEW_S = 1e-5  # CPU seconds of an image that are told in microseconds, as milliseconds would have hardly a digit
 
 
 @dataclass(frozen=True)
@@ -73,6 +75,8 @@ class Rate:
     def __str__(self) -> str:
         low, high = self.spread
         cpu = f"{1e3 * self.cpu_s:8.3f} ms CPU/image" if self.cpu_s else ""
+        if 0 < self.cpu_s < _FEW_S:
+            cpu = f"{1e6 * self.cpu_s:8.3f} us CPU/image"
         return f"{self.name:<44} {self.median:>10,.0f} img/s   ({low:,.0f} to {high:,.0f}) {cpu}"
 
 
@@ -177,22 +181,30 @@ def _machine_cpu_seconds() -> float:
 
 
 class Progress:
-    """Tells on a stream what is being measured: in place on a terminal, else a line per repeat."""
+    """Tells on a stream what is being measured: in place on a terminal, else a line per repeat and now and then."""
 
     def __init__(self, stream: Any = None) -> None:
         self._stream = stream or sys.stderr
+        self._line_at = time.perf_counter()
 
     def turn(self, text: str) -> None:
-        """What is being measured right now; only a terminal shows it."""
+        """What is being measured right now; without a terminal only if nothing was said for a while."""
         if self._stream.isatty():
             self._stream.write(f"\r\x1b[2K{text}")
             self._stream.flush()
+        elif time.perf_counter() - self._line_at >= _LINE_EVERY_S:
+            self.line(text)
+
+    def stage(self, text: str) -> None:
+        """What is being done right now and takes a while."""
+        (self.turn if self._stream.isatty() else self.line)(text)
 
     def line(self, text: str) -> None:
         """Something to keep."""
         clear = "\r\x1b[2K" if self._stream.isatty() else ""
         self._stream.write(f"{clear}{text}\n")
         self._stream.flush()
+        self._line_at = time.perf_counter()
 
 
 def check_turns(seconds: float, repeats: int) -> None:
@@ -245,7 +257,8 @@ def measure(
             return None
 
     for number, name in enumerate(contenders):
-        progress.turn(f"warming up {number + 1}/{len(contenders)}: {name}")
+        tell = progress.turn if number else progress.stage
+        tell(f"building and warming up {number + 1}/{len(contenders)}: {name}")
         play(name, seconds / 10)
     for repeat in range(repeats):
         if len(errors) == len(contenders):

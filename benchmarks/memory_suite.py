@@ -24,6 +24,7 @@ _BOUND = 0.02  # that it may grow from the first look to the last
 def run(session: Session, args: argparse.Namespace) -> Result:
     """Measure the suite."""
     source = open_source(session.played.data)
+    session.check_batch(len(source))
     cache = page_cache.warm(source.files)
     session.progress.line(f"playing {args.images:,} images in a process of their own")
     looks = in_fresh_process(play, session.played, args.images)

@@ -37,6 +37,7 @@ SOFT, HARD, HARD_FULL, DECODE_ONLY = "soft crop", "hard crop", f"{FULL}, hard cr
 def run(session: Session, args: argparse.Namespace) -> Result:
     """Measure the suite."""
     source = open_source(session.played.data)
+    session.check_batch(len(source))
     raw = source.raw_shape is not None
     contenders: dict[str, Contender] = {
         name: Here(of_loader(session.played.loader(recipe)))

@@ -46,7 +46,7 @@ def run(session: Session, args: argparse.Namespace) -> Result:
         scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="softfeed-peers-")))
         folder, shards, images = source.root, source.root, len(source)
         if source.raw_shape is None:
-            session.progress.turn("writing a folder and a shard set for all")
+            session.progress.stage("writing a folder and a shard set for all")
             folder = same_files(source.root, scratch / "images", max_side=args.max_side)
             images = min(images, MOST)
             shards = convert(folder, scratch / "shards", ShardOptions(check=False), workers=1).folder
@@ -77,7 +77,7 @@ def _started(
         if session.cold and name in MAPPED:
             skipped[name] = "it maps its file into memory, and mapped pages cannot be dropped from the page cache"
             continue
-        session.progress.turn(f"starting {name}")
+        session.progress.stage(f"starting {name}")
         try:
             process = stack.enter_context(OwnProcess(partial(contender, name, job)))
             process.play(0.01)

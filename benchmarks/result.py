@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import statistics
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 
 from .measurement import Rate, Ratio
 
+FEW = 3  # repeats of which a median says something; fewer tell nothing from noise
 FORMAT, FORMAT_VERSION = "softfeed bench", 1
 DISTURBED = 0.1  # share of the cores that other programs may use before a result warns of it
 _PLAIN = ("suite", "command", "settings", "data", "machine", "facts", "verdict")
@@ -42,7 +44,7 @@ class Result:
     verdict: list[str] = field(default_factory=list)
 
     def __str__(self) -> str:
-        parts = [self.rates, self.ratios, _lines(self.facts), [*self.verdict, *self.disturbed()]]
+        parts = [self.rates, self.ratios, _lines(self.facts), [*self.uncertain(), *self.verdict]]
         return "\n\n".join("\n".join(map(str, part)) for part in parts if part)
 
     def disturbed(self) -> list[str]:
@@ -51,7 +53,25 @@ class Result:
         busy = statistics.median(others) if others else 0.0
         if busy <= DISTURBED * self.machine.get("cores", 1):
             return []
-        return [f"Other programs kept {busy:.1f} cores busy meanwhile: rates are too low, measure on a quiet machine."]
+        return [
+            f"These numbers are uncertain: other programs kept {busy:.1f} cores busy meanwhile, so rates are too low; "
+            "measure on a quiet machine."
+        ]
+
+    @property
+    def repeats(self) -> int | None:
+        """Turns that every contender had; None if there were none, as where one long run is looked at."""
+        if not self.rates or "repeats" not in self.settings:
+            return None
+        return min(len(rate.images_per_s) for rate in self.rates)
+
+    def uncertain(self) -> list[str]:
+        """Why conclusions from it may be wrong, if there is a reason."""
+        few = []
+        if self.repeats is not None and self.repeats < FEW:
+            times = "1 repeat" if self.repeats == 1 else f"{self.repeats} repeats"
+            few = [f"These numbers are uncertain: {times} cannot tell a difference from noise; use --repeats 5."]
+        return few + self.disturbed()
 
 
 def _lines(facts: dict[str, Any]) -> list[str]:
@@ -84,20 +104,34 @@ def to_json(result: Result) -> str:
 
 def check_output(path: Path | None, name: str = "output") -> None:
     """Raise OSError for a file that could not be written after everything was measured; None is no file."""
-    if path is not None and not path.resolve().parent.is_dir():
+    if path is None:
+        return
+    folder = path.resolve().parent
+    if not folder.is_dir():
         raise FileNotFoundError(f"{name} must be in a folder that exists, got {path}; make the folder first")
-    if path is not None and path.is_dir():
+    if path.is_dir():
         raise IsADirectoryError(f"{name} must be a file, got the folder {path}; name a file in it")
+    if not path.exists():  # one that is there, such as /dev/stdout, may be written in a folder that takes no other
+        # Here, because it imports torch, which would count as memory of the workers that conversion measures.
+        from ..train.checkpoint import require_writable
+
+        require_writable(folder, name=name)
+    elif not os.access(path, os.W_OK):
+        raise PermissionError(f"{name} must be writable, got {path}, which may not be written; choose another --{name}")
 
 
 def from_json(path: Path) -> Result:
     """The result in a file.
 
     Raises:
+        OSError: if it cannot be read.
         ValueError: if it is no result, or one of another version.
     """
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        reason = error.strerror or error
+        raise OSError(f"compare must name a file that can be read, got {path} ({reason}); check --compare") from error
     except (UnicodeDecodeError, json.JSONDecodeError) as error:
         raise ValueError(f"compare must name a result of softfeed bench, got {path}: no JSON ({error})") from None
     if not isinstance(content, dict) or content.get("format") != FORMAT:

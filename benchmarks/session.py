@@ -65,6 +65,14 @@ class Session:
     progress: Progress
     failed: dict[str, Exception] = field(default_factory=dict)
 
+    def check_batch(self, images: int) -> None:
+        """Raise ValueError if a batch is larger than a data set of so many images."""
+        if self.played.batch_size > images:
+            raise ValueError(
+                f"batch-size must be at most {images:,}, the images that are played, got {self.played.batch_size:,}; "
+                "choose a smaller --batch-size"
+            )
+
     def measure(self, contenders: Mapping[str, Contender], files: Sequence[str]) -> tuple[dict[str, Rate], str]:
         """Rates of contenders, and the state of the page cache; `files` are all that any of them reads.
 
@@ -73,7 +81,7 @@ class Session:
         if self.cold:
             state = page_cache.COLD
         else:
-            self.progress.turn("reading every file once")
+            self.progress.stage("reading every file once, so that all lie in the page cache")
             state = page_cache.warm(files)
         before = (lambda: page_cache.drop(files)) if self.cold else (lambda: None)
         turns = {"seconds": self.seconds, "repeats": self.repeats, "progress": self.progress, "before": before}

@@ -7,7 +7,7 @@ and confidence, then what is done to finished batches.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -210,3 +210,21 @@ def steps_of(rates: dict[str, Rate]) -> list[Step]:
         steps.append(Step(name, rate.median, 1e6 / rate.median - wall, 1e6 * rate.cpu_s - cpu))
         wall, cpu = 1e6 / rate.median, 1e6 * rate.cpu_s
     return steps
+
+
+def spreads_of(rates: Mapping[str, Rate], steps: Sequence[Step]) -> list[tuple[tuple[float, float], ...]]:
+    """Least and greatest of the microseconds that each step adds in the repeats: by the clock, and of the CPU."""
+    spreads = []
+    before = [(0.0, 0.0)] * len(rates[steps[0].name].images_per_s)
+    for step in steps:
+        rate = rates[step.name]
+        now = [(1e6 / images, 1e6 * cpu) for images, cpu in zip(rate.images_per_s, rate.cpu_s_per_image, strict=True)]
+        walls, cpus = zip(*((b - a, d - c) for (a, c), (b, d) in zip(before, now, strict=True)), strict=True)
+        # the step's own value is a difference of medians, which may lie outside
+        spreads.append(
+            tuple(
+                (min(value, *some), max(value, *some)) for value, some in ((step.wall_us, walls), (step.cpu_us, cpus))
+            )
+        )
+        before = now
+    return spreads

@@ -28,6 +28,7 @@ def run(session: Session, args: argparse.Namespace) -> Result:
     """Measure the suite."""
     played = session.played
     source = open_source(played.data)
+    session.check_batch(len(source))
     rungs = ladder(played)
     training = {} if session.model is None else contenders(played, session.model)
     rates, cache = session.measure(rungs | training, source.files)
@@ -49,7 +50,7 @@ def look(session: Session, names: Sequence[str]) -> tuple[dict[str, Any], list[s
     facts, unmeasured = {}, []
     for name in names:
         what, function = _LOOKS[name]
-        session.progress.turn(f"{what} of a process with nothing but this loader")
+        session.progress.stage(f"{what} of a process with nothing but this loader, which is started for it")
         try:
             facts[name] = in_fresh_process(function, session.played, session.seconds)
         except ContenderError as error:  # which must not cost the turns that were measured

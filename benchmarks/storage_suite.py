@@ -56,12 +56,13 @@ def run(session: Session, args: argparse.Namespace) -> Result:
         raise ValueError(
             f"recipe must have a crop that resizes for storage, got {type(session.played.recipe.crop).__name__}"
         )
+    session.check_batch(min(len(source), _IMAGES))
     with tempfile.TemporaryDirectory(prefix="softfeed-storage-") as scratch:
         folder = same_files(source.root, Path(scratch, "images"), max_side=None, most=_IMAGES)
         contenders: dict[str, Contender] = {}
         facts: dict[str, Any] = {}
         for number, (name, options) in enumerate(forms(session.played.image_size).items()):
-            session.progress.turn(f"converting: {name}")
+            session.progress.stage(f"converting: {name}")
             written = convert(folder, Path(scratch, f"set-{number}"), options, workers=len(os.sched_getaffinity(0)))
             contenders[name] = Here(of_loader(replace(session.played, data=str(written.folder)).loader()))
             facts[name] = {"mean_bytes": mean_bytes(written.folder)}

@@ -22,10 +22,11 @@ class UnreadableImageError(ValueError):
         reason: What is wrong, without the place.
     """
 
-    def __init__(self, place: str, reason: str) -> None:
-        super().__init__(
-            f"cannot decode {place}: {reason}; remove it, or run softfeed convert, which sets bad images aside"
-        )
+    def __init__(self, source: Source, index: int, reason: str) -> None:
+        advice = "remove it, or run softfeed convert, which sets bad images aside"
+        if source.shard_set is not None:  # bad ones were set aside, so the shard was changed since, or made unchecked
+            advice = f"softfeed verify --decode {source.root} tells what is wrong with the set"
+        super().__init__(f"cannot decode {source.describe(index)}: {reason}; {advice}")
         self.reason = reason
 
 
@@ -120,10 +121,10 @@ class ImageShapes:
             index = int(indices[row])
             known = int(self._height[index]), int(self._width[index])
             if isinstance(result, Undecodable):
-                failures[row] = UnreadableImageError(self._source.describe(index), result.reason)
+                failures[row] = UnreadableImageError(self._source, index, result.reason)
             elif known not in ((0, 0), (result.height, result.width)):
                 reason = f"it was replaced, has {result.height}x{result.width} pixels and had {known[0]}x{known[1]}"
-                failures[row] = UnreadableImageError(self._source.describe(index), reason)
+                failures[row] = UnreadableImageError(self._source, index, reason)
         return failures
 
     def close(self) -> None:

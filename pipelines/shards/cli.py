@@ -229,6 +229,8 @@ def run(args: argparse.Namespace) -> int:
                 max_bad=args.max_bad,
                 progress=progress,
             )
+    except KeyboardInterrupt:
+        raise progress.interrupted() from None
     finally:
         progress.close()
     for part, outcome in outcomes.items():

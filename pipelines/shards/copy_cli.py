@@ -40,6 +40,8 @@ def run(args: argparse.Namespace) -> int:
             overwrite=args.overwrite,
             report=lambda done, total: progress("copying", done, total, 0, 0),
         )
+    except KeyboardInterrupt:
+        raise progress.interrupted() from None
     finally:
         progress.close()
     there = f", {copy.files - copy.copied:,} were there already" if copy.copied < copy.files else ""

@@ -43,11 +43,12 @@ def claimed(dest: Path, *, source: Path, overwrite: bool) -> Iterator[Path]:
         FileExistsError: if `dest` is a file, a finished set (without `overwrite`), or holds files of others.
         ValueError: if `dest` lies in `source`, or `source` in `dest`.
         BlockingIOError: if another conversion is writing there.
+        OSError: if it cannot be made.
     """
     require_apart(source, dest)
     require_free(dest, overwrite=overwrite)
     work = dest / PARTIAL_FOLDER
-    work.mkdir(parents=True, exist_ok=True)
+    make_folder(work, dest)
     with locked(work, dest):
         if (dest / MANIFEST_FILE).exists():
             if not overwrite:  # another conversion has finished it since it was looked for
@@ -65,6 +66,15 @@ def require_apart(source: Path, dest: Path) -> None:
         raise ValueError(f"destination must not lie in the source {source}, got {dest}; name another folder")
     if here in there.parents:
         raise ValueError(f"source must not lie in the destination {dest}, got {source}; name another folder")
+
+
+def make_folder(folder: Path, dest: Path) -> None:
+    """Make a folder of the destination. Raises OSError that names the destination if that cannot be done."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        reason = error.strerror or error
+        raise OSError(f"destination must be writable, got {dest} ({reason}); name another folder") from error
 
 
 @contextmanager

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .containers.container import name_text
-from .manifest import MANIFEST_FILE, PARTIAL_FOLDER, SAMPLE_DTYPE, Manifest, from_json, samples_header
+from .manifest import MANIFEST_FILE, PARTIAL_FOLDER, SAMPLE_DTYPE, SAMPLES_FILE, Manifest, from_json, samples_header
 
 
 @dataclass(frozen=True)
@@ -109,12 +109,17 @@ def _check_size(path: Path, size: int) -> None:
         found = _require_file(path)
     except FileNotFoundError:
         raise FileNotFoundError(
-            f"shard set {path.parent}: {path.name} must exist, {MANIFEST_FILE} lists it; convert again or copy it back"
+            f"shard set {path.parent}: {path.name} must exist, {MANIFEST_FILE} lists it; {_restored(path)}"
         ) from None
     if found != size:
-        raise ValueError(
-            f"{path.name} must be {size} bytes as {MANIFEST_FILE} says, got {found}; convert again or copy it anew"
-        )
+        raise ValueError(f"{path.name} must be {size} bytes as {MANIFEST_FILE} says, got {found}; {_restored(path)}")
+
+
+def _restored(path: Path) -> str:
+    """How a file of the set is brought back."""
+    if path.name == SAMPLES_FILE or path.suffix == ".idx":
+        return f"softfeed verify --repair {path.parent} writes it anew"
+    return "convert again or copy it back"
 
 
 def _open_samples(folder: Path, manifest: Manifest) -> NDArray[Any]:
@@ -123,7 +128,7 @@ def _open_samples(folder: Path, manifest: Manifest) -> NDArray[Any]:
     content = path.read_bytes()
     # The table decides which bytes are read for which label, so its checksum is worth 30 ms per million samples.
     if zlib.crc32(content) != manifest.samples.crc32:
-        raise ValueError(f"{path.name} must have the checksum in {MANIFEST_FILE}, got another; convert again")
+        raise ValueError(f"{path.name} must have the checksum in {MANIFEST_FILE}, got another; {_restored(path)}")
     header, rows = samples_header(manifest.num_samples), manifest.num_samples * SAMPLE_DTYPE.itemsize
     if not content.startswith(header) or len(content) != len(header) + rows:
         raise ValueError(

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from . import atomic
 from .convert import Conversion, convert
-from .destination import locked, require_apart, require_free
+from .destination import locked, make_folder, require_apart, require_free
 from .layout import ShardOptions, fitting, plan
 from .manifest import MANIFEST_FILE
 from .sources.opening import Source, open_source
@@ -100,7 +100,7 @@ def convert_split(
     finished = () if overwrite else _finished(plan_file, plans)
     for part in set(PARTS) - set(finished):
         require_free(dest / part, overwrite=overwrite)
-    dest.mkdir(parents=True, exist_ok=True)
+    make_folder(dest, dest)
     outcomes: dict[str, Conversion | None] = dict.fromkeys(PARTS)
     with locked(dest, dest):
         atomic.write_file(plan_file, json.dumps(plans).encode())

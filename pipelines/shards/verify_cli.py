@@ -6,7 +6,11 @@ import sys
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from .verification.verify import Report
+
+_NAMED = 3  # files that the advice names
 
 _EXAMPLES = """examples:
   softfeed verify shards/train
@@ -66,12 +70,12 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         sys.stdout.write(json.dumps(report.to_json(), indent=1) + "\n")
     else:
-        sys.stdout.write(summary(report))
+        sys.stdout.write(summary(report, after_repair=args.repair))
     return 0 if report.ok else 1
 
 
-def summary(report: "Report") -> str:
-    """A report as lines for people."""
+def summary(report: "Report", *, after_repair: bool = False) -> str:
+    """A report as lines for people; `after_repair` if what can be repaired has been."""
     images = "every image decoded" if report.decoded else "of images only the headers read"
     count = len(report.findings) + sum(report.unlisted.values())
     rows = {
@@ -88,4 +92,26 @@ def summary(report: "Report") -> str:
         lines += [f"  {finding}" for finding in report.findings if finding.file == file]
         if more := report.unlisted.get(file):
             lines.append(f"  {file}: ... and {more:,} more")
+    lines += _advice(report, files, after_repair=after_repair)
     return "\n".join(lines) + "\n"
+
+
+def _advice(report: "Report", files: "Sequence[str]", *, after_repair: bool) -> list[str]:
+    """What to do about files with problems, a line for each kind of them."""
+    from .containers.formats import CONTAINERS
+    from .manifest import MANIFEST_FILE, NAMES_FILE, SAMPLES_FILE
+
+    sources = (*(container.suffix for container in CONTAINERS.values()), NAMES_FILE)
+    lost = [file for file in files if file.endswith(sources)]
+    derived = [file for file in files if file in (MANIFEST_FILE, SAMPLES_FILE) or file.endswith(".idx")]
+    lines = []
+    if lost:
+        named = ", ".join(lost[:_NAMED]) + (f" and {len(lost) - _NAMED:,} more" if len(lost) > _NAMED else "")
+        never = "--repair never changes shards: " if after_repair else ""
+        lines.append(f"what to do  {never}copy {named} anew from where the set came from, or convert again")
+    if derived and not after_repair:
+        lines.append(
+            f"what to do  softfeed verify --repair {report.folder} writes {derived[0]} "
+            f"{'and others ' if len(derived) > 1 else ''}anew, as far as whole shards prove what was there"
+        )
+    return lines

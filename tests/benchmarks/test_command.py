@@ -53,7 +53,13 @@ def test_steps_with_a_training_step(tiny_folder, tmp_path, capsys, monkeypatch):
     output = tmp_path / "now.json"
     words = [tiny_folder, *QUICK, "--recipe", "soft-imagenet", "--model", "small-cnn", "--output", output]
     assert bench(*words) == 0
-    text = capsys.readouterr().out
+    text, told = capsys.readouterr()
+    lines = [line for line in told.splitlines() if not line.startswith("repeat ")]
+    assert lines[0] == f"opening {tiny_folder}"
+    assert lines[1].startswith("reading every file once")
+    assert lines[2].startswith("building and warming up 1/9: read")
+    assert lines[-1].startswith("Peak memory of a process")
+    assert "These numbers are uncertain: 2 repeats" in text
     assert "The largest part is" in text
     assert "A step of small-cnn takes" in text
     assert "\npeak_memory: host_mb " in text
@@ -86,13 +92,19 @@ def test_steps_with_a_training_step(tiny_folder, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(steps_suite, "in_fresh_process", lambda *arguments: {})
     # a result whose rates are far out of reach is a regression
     old = from_json(output)
-    better = [rate(row.name, *(100 * value for value in row.images_per_s)) for row in old.rates[:2]]
+    better = [rate(row.name, *(100 * row.median * factor for factor in (1, 2, 3))) for row in old.rates[:2]]
     fast = tmp_path / "fast.json"
     fast.write_text(to_json(type(old)(**{**vars(old), "rates": better})))
-    assert bench(tiny_folder, *QUICK, "--recipe", "soft-imagenet", "--compare", fast) == 1
+    words = [tiny_folder, *QUICK, "--recipe", "soft-imagenet", "--compare", fast, "--repeats"]
+    assert bench(*words, 3) == 1
     text = capsys.readouterr().out
-    assert "slower" in text
+    assert "   slower\n" in text
     assert "settings: model was small-cnn, is None" in text
+    # but not with repeats that are too few to tell
+    assert bench(*words, 2) == 0
+    text = capsys.readouterr().out
+    assert "   slower\n" not in text
+    assert "Nothing is called slower or faster: that takes 3 repeats in both runs, got 3 and 2" in text
 
 
 def test_operations(tiny_folder, tmp_path, capsys, monkeypatch):
@@ -148,12 +160,14 @@ def test_dropping_pages(tmp_path):
         (["--seconds", "0"], "seconds must be positive, got 0.0"),
         (["--seconds", "nan"], "seconds must be positive, got nan"),
         (["--batch-size", "0"], "batch-size must be at least 1, got 0"),
-        (["--batch-size", "100"], "batch_size must be at most a rank's share of the samples, 20"),
+        (["--batch-size", "100"], "batch-size must be at most 20, the images that are played, got 100"),
         (["--max-side", "0"], "max-side must be at least 1, got 0"),
         (["--output", "/nonexistent/a.json"], "output must be in a folder that exists, got /nonexistent/a.json"),
         (["--chart", "/"], "chart must be a file, got the folder /"),
         (["--output", "a.png"], "output must be a JSON file, got a.png"),
-        (["--compare", "/nonexistent.json"], "/nonexistent.json"),
+        (["--output", "/proc/b.json"], "output must be writable, got /proc, which takes no file"),
+        (["--chart", "/proc/b.png"], "chart must be writable, got /proc, which takes no file"),
+        (["--compare", "/nonexistent.json"], "compare must name a file that can be read, got /nonexistent.json ("),
         (["--synthetic", "5"], "synthetic data of 5 samples must go to a new folder"),
     ],
 )

@@ -4,7 +4,7 @@ import json
 
 import numpy as np
 import pytest
-from softfeed.benchmarks.comparison import compare, differences
+from softfeed.benchmarks.comparison import cautions, compare, differences
 from softfeed.benchmarks.result import from_json, to_json
 
 from .conftest import rate, result
@@ -40,6 +40,24 @@ def test_noise_alone_is_flagged_as_rarely_as_stated():
     flagged = sum(only(rate("a", *old), rate("a", *new)).verdict != "same" for old, new in runs.tolist())
     expected = count / 126
     assert abs(flagged - expected) < 4 * expected**0.5
+
+
+def test_fewer_than_three_repeats_are_not_judged():
+    few, enough = rate("a", 100, 101), rate("a", 10, 11, 12)
+    for old, new in ((few, enough), (enough, few), (rate("a", 100), rate("a", 1))):
+        assert only(old, new).verdict == "same"
+        (line,) = cautions(result(old), result(new))
+        assert line.startswith("Nothing is called slower or faster: that takes 3 repeats in both runs, got ")
+    assert only(rate("a", 100, 101, 102), enough).verdict == "slower"
+
+
+def test_how_often_chance_alone_decides_is_said():
+    three, five = rate("a", 1, 2, 3), rate("a", 1, 2, 3, 4, 5)
+    assert cautions(result(three), result(three))[0].startswith("With 3 and 3 repeats about 1 of 10 contenders")
+    assert cautions(result(five), result(five)) == []
+    busy = rate("a", 1, 2, 3, 4, 5, others=(1.0,) * 5)
+    (line,) = cautions(result(busy), result(five))
+    assert line.startswith("The older run: These numbers are uncertain: other programs kept 1.0 cores busy")
 
 
 def test_only_common_contenders_of_the_same_suite():

@@ -167,3 +167,22 @@ def test_images_per_cpu_second_are_compared_repeat_by_repeat():
     found = cpu_ratio(above, below)
     assert (found.name, found.median, found.low) == ("a / b, per CPU second", 2, 1)
     assert found.high == pytest.approx(3)
+
+
+def test_a_log_hears_what_is_done_now_and_then(monkeypatch):
+    now = 0.0
+    monkeypatch.setattr("softfeed.benchmarks.measurement.time.perf_counter", lambda: now)
+    stream = io.StringIO()
+    progress = Progress(stream)
+    progress.stage("opening")
+    for now in range(1, 13):
+        progress.turn(f"turn {now}")
+        if now == 7:
+            progress.line("repeat")
+    assert stream.getvalue().splitlines() == ["opening", "turn 5", "repeat", "turn 12"]
+
+
+def test_cpu_time_of_little_work_is_told_in_microseconds():
+    assert "0.020 ms CPU/image" in str(rate("a", 1, cpu_s=2e-5))
+    assert "0.250 us CPU/image" in str(rate("a", 1, cpu_s=2.5e-7))
+    assert "CPU" not in str(rate("a", 1, cpu_s=0.0))

@@ -4,7 +4,7 @@ import pytest
 from softfeed.benchmarks import verdict
 from softfeed.benchmarks.measurement import Rate
 from softfeed.benchmarks.result import Result
-from softfeed.benchmarks.steps import Step, steps_of
+from softfeed.benchmarks.steps import Step, spreads_of, steps_of
 
 from .conftest import rate, result
 
@@ -91,6 +91,25 @@ def test_a_busy_machine_is_mentioned():
     (line,) = result(rate("a", 1, 1, others=(0.9, 1.1))).disturbed()
     assert "1.0 cores busy" in line
     assert line in str(result(rate("a", 1, 1, others=(0.9, 1.1))))
+
+
+def test_uncertain_numbers_are_called_so_before_what_follows_from_them():
+    settings = {"repeats": 2}
+    noisy = result(rate("a", 1, 1, others=(0.9, 1.1)), settings=settings, verdict=["The largest part is a."])
+    few, busy, words = str(noisy).splitlines()[-3:]
+    assert few == "These numbers are uncertain: 2 repeats cannot tell a difference from noise; use --repeats 5."
+    assert busy.startswith("These numbers are uncertain: other programs kept 1.0 cores busy")
+    assert words == "The largest part is a."
+    assert "1 repeat cannot" in str(result(rate("a", 1), settings=settings))
+    assert result(rate("a", 1, 1, 1), settings={"repeats": 3}).uncertain() == []
+    assert result(rate("a", 1)).uncertain() == []  # one long run has no repeats
+
+
+def test_what_a_step_adds_has_the_spread_of_its_repeats():
+    rates = {"read": rate("read", 1000, 500, 800, cpu_s=1e-3), "decode": rate("decode", 400, 400, 500, cpu_s=3e-3)}
+    read, decode = spreads_of(rates, steps_of(rates))
+    assert read == (pytest.approx((1000, 2000)), pytest.approx((1000, 1000)))
+    assert decode == (pytest.approx((500, 1500)), pytest.approx((2000, 2000)))  # 2500 - 1000, 2500 - 2000, 2000 - 1250
 
 
 def test_steps_are_frozen():

@@ -169,7 +169,8 @@ def test_a_budget_that_is_used_up_names_the_last_failure(copied, make_loader, ca
         with pytest.raises(
             ErrorBudgetError,
             match=rf"max_errors must be at least the number of samples that fail, got {allowed} and {allowed + 1} "
-            r"failures; the last: cannot decode .*shard-0.*\.tar at offset \d+ \(class\d/\d\d\.png\): ",
+            r"failures; the last: cannot decode .*shard-0.*\.tar at offset \d+ \(class\d/\d\d\.png\): .*; "
+            rf"softfeed verify --decode {data} tells what is wrong",
         ):
             list(loader)
         assert len(loader.errors) == allowed + 1

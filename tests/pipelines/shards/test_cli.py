@@ -4,7 +4,7 @@ import json
 import re
 
 import pytest
-from softfeed.pipelines.shards import cli
+from softfeed.pipelines.shards import cli, convert
 from softfeed.pipelines.shards.progress import ConversionProgress
 from softfeed.pipelines.shards.shard_set import load
 
@@ -155,7 +155,7 @@ def _lines_of_a_log(monkeypatch, calls):
 
 
 def test_a_log_tells_rates_and_the_time_left(monkeypatch):
-    lines = _lines_of_a_log(monkeypatch, [(0, 0, 0), (5, 1000, 10**8), (12, 2400, 3 * 10**8), (50, 10_000, 10**9)])
+    lines = _lines_of_a_log(monkeypatch, [(0, 0, 0), (4, 1000, 10**8), (12, 2400, 3 * 10**8), (50, 10_000, 10**9)])
     assert lines == [
         "converting: 2,400 of 10,000 images, 200 images/s, 25.0 MB/s, 00:38 left, 3 bad",
         "converting: 10,000 of 10,000 images, 200 images/s, 20.0 MB/s, 3 bad",
@@ -165,6 +165,56 @@ def test_a_log_tells_rates_and_the_time_left(monkeypatch):
 def test_rates_leave_out_what_an_earlier_run_did(monkeypatch):
     lines = _lines_of_a_log(monkeypatch, [(0, 0, 0), (1, 4000, 0), (2, 8000, 0), (12, 9000, 10**8)])
     assert lines == ["converting: 9,000 of 10,000 images, 100 images/s, 10.0 MB/s, 00:10 left, 3 bad"]
+
+
+def test_a_log_hears_of_every_five_seconds(monkeypatch):
+    lines = _lines_of_a_log(monkeypatch, [(second, 100 * second, 1) for second in range(16)])
+    assert [line.split(" images")[0] for line in lines] == [
+        f"converting: {done:,} of 10,000" for done in (500, 1000, 1500)
+    ]
+
+
+def test_problems_are_counted_in_words():
+    stream = io.StringIO()
+    progress = ConversionProgress(stream)
+    for bad in (0, 1, 2):
+        progress("verifying", 10, 10, bad, 5)
+    assert [line.rpartition(", ")[2] for line in stream.getvalue().splitlines()] == [
+        "0 problems",
+        "1 problem",
+        "2 problems",
+    ]
+
+
+def test_ctrl_c_says_how_much_is_done_and_that_the_same_command_goes_on(tmp_path, image_folder, run, monkeypatch):
+    source = image_folder(classes=2, each=5)
+    real, done = convert.write_shard, []
+
+    def interrupted(job):
+        if done:
+            raise KeyboardInterrupt
+        done.append(job)
+        return real(job)
+
+    words = (source, tmp_path / "set", "--workers=1", "--shard-size=4")
+    with monkeypatch.context() as patch:
+        patch.setattr(convert, "write_shard", interrupted)
+        with pytest.raises(KeyboardInterrupt) as caught:
+            run(*words)
+    message = "interrupted while converting, 4 of 10 images done; the same command again goes on"
+    assert str(caught.value) == message
+    assert run(*words) == 0
+    assert load(tmp_path / "set").manifest.num_samples == 10
+
+
+def test_ctrl_c_before_anything_has_begun_promises_nothing(tmp_path, image_folder, run, monkeypatch):
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(cli, "open_source", interrupted)
+    with pytest.raises(KeyboardInterrupt) as caught:
+        run(image_folder(), tmp_path / "set")
+    assert str(caught.value) == ""
 
 
 def test_a_share_for_validation_makes_two_sets(tmp_path, image_folder, run, capsys):
@@ -193,6 +243,9 @@ def test_the_second_set_of_a_split_gets_a_bar_of_its_own():
 def test_places_that_cannot_be_written_are_refused(tmp_path, image_folder, run, monkeypatch):
     monkeypatch.chdir(tmp_path)
     source = image_folder()
+    for options in ((), ("--val-share=0.5",)):  # nobody, not even root, may create folders in /proc
+        with pytest.raises(OSError, match=r"destination must be writable, got /proc/y \(.*\); name another folder"):
+            run(source, "/proc/y", "--workers=1", *options)
     with pytest.raises(ValueError, match="DEST must be a folder of this machine, got s3://a/b; softfeed copy takes"):
         run(source, "s3://a/b", "--workers=1")
     assert [path.name for path in tmp_path.iterdir()] == ["images"]

@@ -10,6 +10,7 @@ from softfeed.pipelines.shards.convert import convert
 from softfeed.pipelines.shards.layout import ShardOptions
 from softfeed.pipelines.shards.manifest import SAMPLE_DTYPE, Manifest, Shard
 from softfeed.pipelines.shards.shard_set import is_shard_set, load
+from softfeed.pipelines.shards.verification.repair import repair
 
 
 @pytest.fixture
@@ -50,18 +51,33 @@ def test_loads_with_numpy_1_26_which_has_no_bool(shard_set, monkeypatch):
     assert len(load(shard_set).samples) == 12
 
 
-@pytest.mark.parametrize("name", ["shard-000001.tar", "shard-000002.idx", "samples.npy"])
-def test_missing_file(shard_set, name):
+# What to do about a file, which is then done where it can be
+ADVICE = [
+    ("shard-000001.tar", "convert again or copy it back"),
+    ("shard-000002.idx", "softfeed verify --repair .*set writes it anew"),
+    ("samples.npy", "softfeed verify --repair .*set writes it anew"),
+]
+
+
+@pytest.mark.parametrize(("name", "advice"), ADVICE)
+def test_missing_file(shard_set, name, advice):
     (shard_set / name).unlink()
-    with pytest.raises(FileNotFoundError, match=rf"{name} must exist, dataset.json lists it; convert again or copy it"):
+    with pytest.raises(FileNotFoundError, match=rf"{name} must exist, dataset.json lists it; {advice}"):
+        load(shard_set)
+    if "repair" in advice:
+        repair(shard_set, workers=1)
         load(shard_set)
 
 
-@pytest.mark.parametrize("name", ["shard-000001.tar", "shard-000002.idx", "samples.npy"])
-def test_cut_file(shard_set, name):
+@pytest.mark.parametrize(("name", "advice"), ADVICE)
+def test_cut_file(shard_set, name, advice):
     data = (shard_set / name).read_bytes()
     (shard_set / name).write_bytes(data[:-7])
-    with pytest.raises(ValueError, match=rf"set: {name} must be {len(data)} bytes .*, got {len(data) - 7}; conv"):
+    message = rf"set: {name} must be {len(data)} bytes .*, got {len(data) - 7}; {advice}"
+    with pytest.raises(ValueError, match=message):
+        load(shard_set)
+    if "repair" in advice:
+        repair(shard_set, workers=1)
         load(shard_set)
 
 

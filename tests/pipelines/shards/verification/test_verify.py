@@ -143,6 +143,42 @@ def test_problems_of_a_file_are_capped_and_counted(tmp_path, image_folder):
     assert report.unlisted == {"shard-000000.idx": 40 - MOST_PER_FILE}
 
 
+def test_people_are_told_what_to_do_about_a_damaged_shard(shard_set, capsys):
+    path = shard_set / "shard-000001.tar"
+    data = bytearray(path.read_bytes())
+    data[int(load(shard_set).samples["offset"][6]) + 40] ^= 1
+    path.write_bytes(data)
+    copied = "copy shard-000001.tar anew from where the set came from, or convert again\n"
+    assert main(["verify", str(shard_set)]) == 1
+    assert capsys.readouterr().out.endswith(f"\nwhat to do  {copied}")
+    assert main(["verify", str(shard_set), "--repair"]) == 1
+    assert capsys.readouterr().out.endswith(f"\nwhat to do  --repair never changes shards: {copied}")
+
+
+def test_people_are_told_what_repair_does(shard_set, capsys):
+    (shard_set / "shard-000000.idx").unlink()
+    assert main(["verify", str(shard_set)]) == 1
+    advice = (
+        f"what to do  softfeed verify --repair {shard_set} writes shard-000000.idx anew, as far as whole shards prove"
+    )
+    assert advice in capsys.readouterr().out
+    assert main(["verify", str(shard_set), "--repair"]) == 0
+    assert "what to do" not in capsys.readouterr().out
+
+
+def test_a_manifest_is_not_blamed_for_records_that_a_shard_has_lost(shard_set):
+    entry = load(shard_set).manifest.shards[0]
+    path = shard_set / entry.file
+    data = bytearray(path.read_bytes())
+    header = int(load(shard_set).samples["offset"][2]) - 512
+    data[header : header + 2048] = b"junk" * 512
+    path.write_bytes(data)
+    report = verify(shard_set, workers=1)
+    assert {finding.file for finding in report.findings} == {entry.file}
+    counts = [problem for problem in _problems(report) if "records that can be read" in problem]
+    assert counts == [f"{entry.file}: shard has 2 records that can be read, dataset.json says {entry.samples}"]
+
+
 def test_image_bits_need_decoding_when_checksums_were_computed_anew(tmp_path, image_folder):
     convert(image_folder(size=(90, 60)), tmp_path / "set", ShardOptions(shard_samples=5), workers=1)
     path = tmp_path / "set" / "shard-000000.tar"

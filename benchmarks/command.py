@@ -173,9 +173,9 @@ def _session(args: argparse.Namespace) -> Session:
     progress.stage(f"opening {args.data}")
     if args.synthetic is not None:
         synthetic.write_set(Path(args.data), args.synthetic, report=progress.line)
-    shape = open_source(args.data).raw_shape
-    recipe = recipe_by_name(args.recipe, raw=shape is not None)
-    size = args.image_size or (224 if shape is None else max(shape[:2]))
+    source = open_source(args.data)
+    recipe = recipe_by_name(args.recipe, raw=source.raw_shape is not None)
+    size = args.image_size or source.usual_size
     device = pick_device(args.device).type
     output = {"dtype": args.dtype, "channels_last": args.channels_last}
     played = Played(args.data, recipe, args.batch_size, size, args.threads, device, **output)

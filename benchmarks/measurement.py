@@ -16,6 +16,7 @@ import psutil
 # made ready while others had their turn is not counted.
 _WARM_SHARE = 0.25
 _WARM_BATCHES = 6
+_IDLE_S, _IDLE_SHARE, _PATIENCE_S = 0.1, 0.25, 5.0  # less of a core than this share for so long is nothing
 _LINE_EVERY_S = 5.0  # in a log, of what is being measured
 _FEW_S = 1e-5  # CPU seconds of an image that are told in microseconds, as milliseconds would have hardly a digit
 
@@ -174,6 +175,20 @@ def cpu_seconds() -> float:
     return total
 
 
+def wait_until_idle() -> bool:
+    """Wait until this process and its children have done what they were still at; False if that takes too long.
+
+    A loader that is left has batches in flight, and workers that read ahead; the next turn would be slower by them.
+    """
+    end = time.perf_counter() + _PATIENCE_S
+    while time.perf_counter() < end:
+        begin, before = time.perf_counter(), cpu_seconds()
+        time.sleep(_IDLE_S)
+        if cpu_seconds() - before < _IDLE_SHARE * (time.perf_counter() - begin):
+            return True
+    return False
+
+
 def _machine_cpu_seconds() -> float:
     """CPU seconds so far of everything that runs on the machine."""
     times = psutil.cpu_times()
@@ -245,8 +260,11 @@ def measure(
     """
     turns: dict[str, list[Turn]] = {name: [] for name in contenders}
     errors: dict[str, Exception] = {}
+    patient = True
 
     def play(name: str, length: float) -> Turn | None:
+        nonlocal patient
+        patient = patient and wait_until_idle()  # what never rests is not waited for again
         try:
             return contenders[name].play(length)
         except Exception as error:

@@ -6,11 +6,13 @@ import operator
 import os
 import subprocess
 import sys
+import threading
 import time
 from functools import partial
 
 import pytest
-from softfeed.benchmarks.measurement import Here, Progress, Rate, cpu_ratio, cpu_seconds, measure, ratio
+from softfeed.benchmarks import measurement
+from softfeed.benchmarks.measurement import Here, Progress, Rate, Whole, cpu_ratio, cpu_seconds, measure, ratio
 from softfeed.benchmarks.processes import ContenderError, OwnProcess, in_fresh_process
 
 from .conftest import rate
@@ -81,6 +83,39 @@ def test_contenders_take_turns_and_the_cache_is_treated_before_each():
     )
     assert order == ["a", "b", *["drop", "a", "drop", "b"] * 2]
     assert {name: len(rate.images_per_s) for name, rate in rates.items()} == {"a": 2, "b": 2}
+
+
+def test_what_a_contender_left_under_way_is_done_before_the_next_turn():
+    busy_until, begun = [0.0], []
+
+    def leaves_work():
+        busy_until[0] = time.perf_counter() + 0.5
+
+        def burn():
+            while time.perf_counter() < busy_until[0]:
+                pass
+
+        threading.Thread(target=burn).start()
+        yield 1
+
+    def next_one():
+        begun.append(time.perf_counter() - busy_until[0])
+        yield 1
+
+    measure({"a": Whole(leaves_work), "b": Whole(next_one)}, seconds=0.01, repeats=2, progress=quiet())
+    assert len(begun) == 3
+    assert min(begun) > 0
+
+
+def test_what_never_rests_is_waited_for_once(monkeypatch):
+    waits = []
+    monkeypatch.setattr(measurement, "wait_until_idle", lambda: waits.append(1))
+    measure({"a": Here(sleeper(1, 0.001)), "b": Here(sleeper(1, 0.001))}, seconds=0.01, repeats=3, progress=quiet())
+    assert len(waits) == 1
+    monkeypatch.undo()
+    monkeypatch.setattr(measurement, "_PATIENCE_S", 0.3)
+    monkeypatch.setattr(measurement, "cpu_seconds", time.perf_counter)
+    assert measurement.wait_until_idle() is False
 
 
 def test_a_contender_without_batches_is_refused():

@@ -36,7 +36,7 @@ def normal_pixels(seed: int, shape: tuple[int, ...]) -> np.ndarray:
     """Independent standard normal pixels of an image.
 
     Each takes 16 random bits to choose among 65,536 quantiles. That leaves out what is beyond 4.3 standard deviations,
-    one pixel in 60,000, and was 2.5 times as fast as float32 normals from torch and 5 times as fast as those from numpy
+    one pixel in 60,000, and was twice as fast as float32 normals from torch and 5 times as fast as those from numpy
     (`python -m softfeed.benchmarks.alternatives`, benchmarks/results/alternatives-cpu-2-cores.json).
 
     Args:

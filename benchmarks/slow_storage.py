@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import argparse
 import sys
-import time
 from itertools import product
+from time import sleep
 from typing import Any
 
 from ..pipelines import Loader, presets
@@ -42,7 +42,7 @@ class _Delayed(SampleReader):
 
     def _wait(self) -> None:
         if self.delay_s:
-            time.sleep(self.delay_s)
+            sleep(self.delay_s)
 
 
 def _loader(source: Source, options: argparse.Namespace, delay_ms: float, slow_s: float | None) -> Loader:

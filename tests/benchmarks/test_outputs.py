@@ -109,7 +109,7 @@ def test_the_state_is_asked_for_after_every_batch(photos, tmp_path, capsys, monk
 
 def test_reads_are_delayed_and_both_ways_are_played(photos, tmp_path, capsys, monkeypatch):
     output, delays = tmp_path / "slow.json", set()
-    monkeypatch.setattr(slow_storage.time, "sleep", lambda seconds: delays.add((seconds, current_thread().name)))
+    monkeypatch.setattr(slow_storage, "sleep", lambda seconds: delays.add((seconds, current_thread().name)))
     words = ["--batch-size", "4", "--seconds", "0.001", "--repeats", "2", "--delays", "0", "20"]
     assert slow_storage.main([str(photos), *words, "--output", str(output)]) == 0
     found = from_json(output)

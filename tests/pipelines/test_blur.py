@@ -6,25 +6,13 @@ import sys
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from scipy.fft import dctn, idctn
-from softfeed.pipelines import batch_blur, image_blur
+from softfeed.pipelines import batch_blur
 from softfeed.pipelines.batch_blur import BatchBlur
-from softfeed.pipelines.blur import BOUND, decays, kernels
-from softfeed.pipelines.image_blur import ImageBlur, by_few_frequencies, by_neighbours, by_transform
-from softfeed.pipelines.mollify import LEVELS, strengths
+from softfeed.pipelines.blur import decays, kernels
+from softfeed.pipelines.mollify import strengths
 
-
-def one_by_one(images, levels, way=None):
-    """Blurred images; all of them in the same way, if one is named."""
-    blur = ImageBlur(*images.shape[2:], strengths())
-    if way is not None:
-        blur.ways = [way] * LEVELS
-    blurred = images.copy()
-    for image, level in zip(blurred, levels.tolist(), strict=True):
-        blur(image, level)
-    return blurred
+from .blurred import check, images_of, one_by_one
 
 
 def as_batch(device):
@@ -42,105 +30,11 @@ WAYS = [
 ]
 
 
-def definition(image, t):
-    """SM's blur of strength t of an image (C, height, width), float64."""
-    _, height, width = image.shape
-    down, across = np.arange(height)[:, None] / height, np.arange(width)[None] / width
-    sigma = 0.3 ** (1 - t) * float(width) ** t
-    coefficients = dctn(image.astype(np.float64), type=2, norm="ortho", axes=(1, 2))
-    decay = np.exp(-(sigma**2) / 2 * np.pi**2 * (down**2 + across**2))
-    return idctn(coefficients * decay, type=2, norm="ortho", axes=(1, 2))
-
-
-def check(way, images, levels):
-    blurred = way(images, levels)
-    assert blurred.dtype == np.float32
-    for image, result, level in zip(images, blurred, levels, strict=True):
-        t = strengths()[level].astype(np.float64)
-        assert abs(result - definition(image, t)).max() <= BOUND * abs(image).max(), f"strength {t:.3f}"
-    return blurred
-
-
-def images_of(height, width, count):
-    """White noise, which has every frequency, an edge, and a constant."""
-    rng = np.random.default_rng(0)
-    noise = rng.standard_normal((count - 2, 3, height, width))
-    edge = np.where(np.arange(width) < width // 2, -2.0, 2.5)
-    images = np.concatenate([noise, np.broadcast_to(edge, (1, 3, height, width)), np.ones((1, 3, height, width))])
-    return images.astype(np.float32)
-
-
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize(("height", "width"), [(32, 32), (64, 64), (224, 224), (40, 96), (1, 7)])
 def test_bound_holds_over_the_whole_schedule(way, height, width):
     levels = np.unique(np.linspace(0, 255, 24).astype(int))
     check(way, images_of(height, width, len(levels)), levels)
-
-
-IMAGE_WAYS = (by_few_frequencies, by_neighbours, by_transform)
-
-
-@pytest.mark.parametrize("way", IMAGE_WAYS)
-@given(height=st.integers(1, 150), width=st.integers(1, 150), level=st.integers(0, LEVELS - 1))
-@settings(max_examples=60, deadline=None)
-def test_every_way_is_exact_where_another_one_is_quicker_too(way, height, width, level):
-    check(lambda images, levels: one_by_one(images, levels, way), images_of(height, width, 3), np.full(3, level))
-
-
-@pytest.mark.parametrize("side", [225, 600, 1100])
-def test_bound_holds_for_flat_images_of_any_size(side):
-    """Rounding errors of equal numbers add up."""
-    levels = np.array([70, 110, 125, 160, 190, 255])
-    images = np.full((len(levels), 1, side, side), 0.7536, np.float32)
-    blurred = check(one_by_one, images, levels)
-    assert abs(blurred - np.float32(0.7536)).max() < BOUND / 2
-
-
-@pytest.mark.parametrize("level", [90, 130, 220])
-def test_images_with_channels_last_are_blurred_alike_and_as_matrices(level, monkeypatch):
-    matmul = np.matmul
-
-    def checked(left, right, out):
-        for factor in (left, right, out):
-            assert factor.itemsize in factor.strides[-2:], "numpy may do it in loops of its own"
-        return matmul(left, right, out=out)
-
-    monkeypatch.setattr(image_blur.np, "matmul", checked)
-    image = images_of(96, 96, 3)[0]
-    last = np.ascontiguousarray(image.transpose(1, 2, 0)).transpose(2, 0, 1)
-    blur = ImageBlur(96, 96, strengths())
-    blur(image, level)
-    blur(last, level)
-    np.testing.assert_array_equal(last, image)
-    assert last.strides[0] == last.itemsize
-
-
-@pytest.mark.parametrize("side", [224, 384])
-def test_each_way_is_the_quickest_for_some_strengths(side):
-    ways = ImageBlur(side, side, strengths()).ways
-    assert ways[0] is by_transform, "the narrowest reaches far"
-    assert ways[100] is by_neighbours
-    assert ways[-1] is by_few_frequencies, "the widest leaves few frequencies"
-
-
-def test_small_images_are_never_worth_a_transform():
-    assert set(ImageBlur(32, 32, strengths()).ways) == {by_neighbours, by_few_frequencies}
-
-
-@pytest.mark.parametrize("side", [224, 512, 1100])
-def test_no_product_is_so_large_that_it_starts_threads(side, monkeypatch):
-    sizes, matmul = [], np.matmul
-
-    def counted(left, right, out):
-        sizes.append(left.shape[-2] * left.shape[-1] * right.shape[-1])
-        return matmul(left, right, out=out)
-
-    monkeypatch.setattr(image_blur.np, "matmul", counted)
-    blur = ImageBlur(side, side, strengths())
-    for level in [level for level, way in enumerate(blur.ways) if way is not by_transform][:: side // 40]:
-        blur(np.zeros((1, side, side), np.float32), level)
-    assert max(sizes) <= 1 << 18, "OpenBLAS takes more threads for more"
-    assert np.mean(sizes) > 1 << 16, "small products take longer"
 
 
 def test_bound_holds_under_autocast():

@@ -1,6 +1,7 @@
 """What all test folders share: tests marked `gpu` skip, and say why, where there is no NVIDIA GPU."""
 
 import os
+import signal
 import warnings
 from collections.abc import Iterator
 
@@ -8,6 +9,12 @@ import pytest
 
 # What only a GPU can get wrong: with `-m gpu` these files come first, as time on one may be short.
 FIRST = ("test_gpu.py", "test_gpu_decoder.py", "test_roi_probe.py", "test_decoder.py")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    # A shell has what it runs in the background ignore Ctrl-C, and what that starts, too, which tests send Ctrl-C to.
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

@@ -90,8 +90,8 @@ class Finisher:
     def mix(self, images: torch.Tensor, mixing: Mixing) -> torch.Tensor:
         """The images, float32 (N, 3, S, S), mixed with each other: on a CPU in place, on a GPU another tensor.
 
-        Memory for another batch would be new to the process each time, and a third of the soft crop's own time would go
-        into that. So parts of others are copied first, to memory that is used again.
+        Memory for another batch would be new to the process each time, which cost a quarter of the soft crop's rate
+        (benchmarks/README.md). So parts of others are copied first, to memory that is used again.
         """
         if self._threads is None:
             return mix_batch(images, mixing)

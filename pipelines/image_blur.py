@@ -3,10 +3,11 @@
 The cosine transform takes the same time for every strength. A blur that leaves few frequencies is quicker as products
 with the cosines of those, and one that reaches no further than some pixels as products with pieces of its matrix along
 the diagonal. The narrowest are neither: they leave something of all frequencies that an image has, so that their
-kernels end in ripples that reach far (`python -m softfeed.benchmarks.alternatives` times all three ways).
+kernels end in ripples that reach far (`python -m softfeed.benchmarks.alternatives` times the quickest of the three, and
+the transform alone).
 
 A few threads blur images at once, so that a product must not start threads of its own. Images may have their channels
-last; the products are of copies that do not, as numpy before 2.4 leaves others to loops of its own.
+last; the products are of copies that do not, as older numpy (2.2) leaves others to loops of its own.
 """
 
 from __future__ import annotations

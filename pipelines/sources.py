@@ -53,7 +53,7 @@ class Source:
     @property
     def usual_size(self) -> int:
         """Pixels a side that images are played with, unless somebody says otherwise."""
-        return 224 if self.raw_shape is None else max(self.raw_shape[:2])
+        return usual_size(self.raw_shape)
 
     def describe(self, index: int) -> str:
         """Where sample `index` lies, for messages: the image file, or shard, offset and original name."""
@@ -65,6 +65,11 @@ class Source:
         except OSError:
             name = "original name unreadable"
         return f"{path} at offset {int(self.offset[index])} ({name})"
+
+
+def usual_size(raw_shape: tuple[int, ...] | None) -> int:
+    """Pixels a side for images of a data set: of raw ones the longer side, else 224, as is usual for ImageNet."""
+    return 224 if raw_shape is None else max(raw_shape[:2])
 
 
 def open_source(data: str | os.PathLike[str]) -> Source:

@@ -152,8 +152,9 @@ def image_size(args: argparse.Namespace) -> int:
     """Pixels a side that were asked for, or the default for the data."""
     if args.image_size is not None:
         return args.image_size
-    shape = _raw_shape(args.data)
-    return 224 if shape is None else max(shape)
+    from ..pipelines.sources import usual_size
+
+    return usual_size(_raw_shape(args.data))
 
 
 def check_data(**folders: str | None) -> None:

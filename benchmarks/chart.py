@@ -8,6 +8,7 @@ from ..train.diagram import GRID, HARD, INK, SOFT, diagram
 from .measurement import Rate
 from .steps import Step, spreads_of
 
+_MANY = 8  # points of a curve from which on they lie evenly, so that not each has a tick of its own
 _LINES = "(lines: lowest to highest repeat; what crosses 0 is noise)"
 
 
@@ -82,11 +83,14 @@ def curves(panels: dict[str, dict[str, list[list[float]]]], titles: dict[str, st
                 x, median, low, high = zip(*points, strict=True)
                 axes.fill_between(x, low, high, color=colour, alpha=0.15, linewidth=0)
                 axes.plot(x, median, "o-", color=colour, label=label, linewidth=1.6, markersize=4)
-            if max(x) >= 8 * min(x):
+            if len(x) > _MANY:
+                axes.set_xlim(0, None)
+            elif max(x) >= 8 * min(x):
                 axes.set_xscale("log", base=10 if max(x) >= 1000 else 2)
             else:
                 axes.set_xticks(x)
-            axes.set(xlabel=name, ylabel=titles.get(name, "images/s"), ylim=(0, None))
+            axes.set(xlabel=name, ylabel=titles.get(name, "images/s"))
+            axes.set_ylim(0, 1.1 * max(axes.get_ylim()))
             axes.grid(axis="y", color=GRID)
             axes.legend()
     return buffer.getvalue()

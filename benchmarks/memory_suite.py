@@ -19,6 +19,7 @@ from .steps import Played, of_loader
 _LOOKS = 10  # times that memory is looked at
 _SAMPLES = 16  # batches of a look, as each finds other images in flight; their median counts
 _BOUND = 0.02  # that it may grow from the first look to the last
+_PLAYED = "thousand images played"
 
 
 def run(session: Session, args: argparse.Namespace) -> Result:
@@ -31,7 +32,7 @@ def run(session: Session, args: argparse.Namespace) -> Result:
     rates = [look["images_per_s"] for look in looks]
     cpu = [look["cpu_s_per_image"] for look in looks]
     words = verdict(looks)
-    facts = {"looks": looks, "growth": growth(looks)}
+    facts = {"looks": looks, "growth": growth(looks), "curves": {_PLAYED: curves(looks)}, "axes": {_PLAYED: "MB"}}
     return session.result("memory", [Rate("loader", tuple(rates), tuple(cpu))], cache=cache, facts=facts, verdict=words)
 
 
@@ -79,6 +80,15 @@ def peak(played: Played, seconds: float) -> dict[str, float | None]:
 def growth(looks: list[dict[str, Any]]) -> dict[str, float]:
     """Last look over first look, for the host and for a GPU that was in use."""
     return {name: looks[-1][name] / looks[0][name] for name in ("host_mb", "gpu_mb") if looks[0][name] is not None}
+
+
+def curves(looks: list[dict[str, Any]]) -> dict[str, list[list[float]]]:
+    """Memory over the images played, for a chart: lines by their name, of the points (x, median, low, high)."""
+    return {
+        name: [[look["images"] / 1000, *[look[key]] * 3] for look in looks]
+        for key, name in (("host_mb", "host"), ("gpu_mb", "GPU"))
+        if looks[0][key] is not None
+    }
 
 
 def verdict(looks: list[dict[str, Any]]) -> list[str]:

@@ -84,6 +84,11 @@ def test_flat_and_growing():
     assert gpu.endswith("it grows.")
     without = [look | {"gpu_mb": None} for look in looks]
     assert list(memory_suite.growth(without)) == ["host_mb"]
+    assert memory_suite.curves(looks) == {
+        "host": [[0.02, 100.0, 100.0, 100.0], [0.2, 101.9, 101.9, 101.9]],
+        "GPU": [[0.02, 50.0, 50.0, 50.0], [0.2, 51.1, 51.1, 51.1]],
+    }
+    assert list(memory_suite.curves(without)) == ["host"]
 
 
 def test_a_loader_is_looked_at_ten_times(ramp_folder):

@@ -6,15 +6,17 @@ import re
 import signal
 import subprocess
 import sys
+import threading
 import time
 from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
 from dataclasses import replace
+from multiprocessing import util
 from pathlib import Path
 
 import pytest
 from softfeed.pipelines.shards.convert import convert
 from softfeed.pipelines.shards.layout import ShardOptions
-from softfeed.pipelines.shards.workers import ordered_results
+from softfeed.pipelines.shards.workers import ordered_results, worker_processes
 
 _OPTIONS = ShardOptions(shard_samples=5)
 
@@ -115,6 +117,31 @@ def _is_worker(pid):
         return b"spawn_main" in Path(f"/proc/{pid}/cmdline").read_bytes()
     except FileNotFoundError:
         return False
+
+
+def test_ctrl_c_while_a_worker_is_started_waits_until_it_is(monkeypatch, capfd):
+    """Another thread may take the signal, so that the starting thread's mask does not keep it away."""
+    launch = util.spawnv_passfds
+
+    def launch_and_interrupt(*args):
+        process = launch(*args)
+        os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(0.1)  # the new process waits to be told what to import
+        return process
+
+    over = threading.Event()
+    taker = threading.Thread(target=over.wait)
+    taker.start()
+    try:
+        with worker_processes(2) as executor:
+            monkeypatch.setattr(util, "spawnv_passfds", launch_and_interrupt)
+            with pytest.raises(KeyboardInterrupt):
+                executor.submit(int, "7")
+    finally:
+        over.set()
+        taker.join()
+    assert capfd.readouterr().err == ""  # the worker began, and ended without a word
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
 @pytest.mark.parametrize("after_s", [0.0, 0.7])

@@ -32,6 +32,7 @@ class Player:
     def __init__(self, preparer: Preparer, depth: int, timeout: float | None) -> None:
         self._preparer, self._depth, self._timeout = preparer, depth, timeout
         self._runner: Runner | None = None
+        self._in_use_by: object = None  # the pass whose batches may be in the graph; None if it is empty for sure
         self._process = os.getpid()
 
     def play(
@@ -49,11 +50,15 @@ class Player:
         """
         self._enter_process()
         process = os.getpid()
+        if self._in_use_by is not None:
+            self._drop_graph()
+        this = self._in_use_by = object()
         # The thread gets the preparer alone: a loader that is dropped in the middle of an epoch can then be collected,
         # which closes this generator, which ends the thread.
         ahead = WorkAhead(produce, steps, depth=self._depth, timeout=self._timeout, doing=self._preparer.doing)
         in_flight: deque[Prepared] = deque()
         patience = _PATIENCE_S
+        in_order = False  # images and numbers are fed one by one, and Ctrl-C can come in between
         try:
             for prepared in ahead:
                 if isinstance(prepared, Failure):
@@ -69,19 +74,25 @@ class Player:
             while in_flight:
                 yield self._collect(in_flight, build)
                 _check_process(process)
+            in_order = True
+        except GeneratorExit:
+            in_order = True
+            raise
         except TimeoutError:
             patience = 0.0
             raise
         finally:
             if os.getpid() == process:  # else it goes on in the parent
-                self._leave(ahead, patience)
+                if not ahead.close(patience=patience):
+                    self._preparer.abandon()
+                if self._in_use_by is this:
+                    self._leave_graph(in_order=in_order)
 
-    def _leave(self, ahead: WorkAhead, patience: float) -> None:
-        """End what plays an epoch."""
-        if not ahead.close(patience=patience):
-            self._preparer.abandon()
-        if self._runner is not None and not self._runner.drain():
+    def _leave_graph(self, *, in_order: bool) -> None:
+        """Empty the graph for the next pass; one that was left out of order would give it images of other samples."""
+        if self._runner is not None and not (in_order and self._runner.drain()):
             self._drop_graph()
+        self._in_use_by = None  # only now: an interruption of what is above leaves the graph to be dropped
 
     def close(self) -> None:
         """Free the graph and close the files."""

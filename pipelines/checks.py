@@ -3,40 +3,60 @@
 from __future__ import annotations
 
 import math
+from numbers import Integral, Real
+
+
+def _number(name: str, value: object) -> None:
+    # True is a number for Python, and a mistake here
+    if not isinstance(value, Real) or isinstance(value, bool):
+        raise ValueError(f"{name} must be a number, got {value!r}")
+
+
+def _pair(name: str, value: object) -> None:
+    # no list: recipes are compared, and cannot be changed
+    if not isinstance(value, tuple) or len(value) != 2:
+        raise ValueError(f"{name} must be a tuple of two numbers, got {value!r}")
+    for end in value:
+        _number(name, end)
 
 
 def positive(name: str, value: float) -> None:
     """Raise ValueError unless `value` is a finite number above 0."""
+    _number(name, value)
     if not (value > 0 and math.isfinite(value)):
         raise ValueError(f"{name} must be positive, got {value}")
 
 
 def not_negative(name: str, value: float) -> None:
     """Raise ValueError unless `value` is a finite number of at least 0."""
+    _number(name, value)
     if not (value >= 0 and math.isfinite(value)):
         raise ValueError(f"{name} must not be negative, got {value}")
 
 
 def whole(name: str, value: float, *, least: int = 1) -> None:
-    """Raise ValueError unless `value` is a whole number of at least `least`."""
-    if not (value >= least and math.isfinite(value) and value == int(value)):
-        raise ValueError(f"{name} must be a whole number of at least {least}, got {value}")
+    """Raise ValueError unless `value` is an integer, not 2.0, of at least `least`."""
+    if not isinstance(value, Integral) or isinstance(value, bool) or value < least:
+        raise ValueError(f"{name} must be a whole number of at least {least}, got {value!r}")
 
 
 def share(name: str, value: float) -> None:
     """Raise ValueError unless `value` lies in [0, 1]."""
+    _number(name, value)
     if not 0 <= value <= 1:
         raise ValueError(f"{name} must be in [0, 1], got {value}")
 
 
 def interval(name: str, value: tuple[float, float], low: float, high: float) -> None:
     """Raise ValueError unless low < value[0] <= value[1] <= high."""
+    _pair(name, value)
     if not low < value[0] <= value[1] <= high:
         raise ValueError(f"{name} must be an increasing pair in ({low}, {high}], got {value}")
 
 
 def closed_interval(name: str, value: tuple[float, float], low: float, high: float) -> None:
     """Raise ValueError unless low <= value[0] <= value[1] <= high."""
+    _pair(name, value)
     if not low <= value[0] <= value[1] <= high:
         raise ValueError(f"{name} must be an increasing pair in [{low}, {high}], got {value}")
 

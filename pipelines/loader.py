@@ -154,7 +154,7 @@ class Loader:
     ) -> None:
         if not isinstance(recipe, Recipe):
             raise TypeError(f"recipe must be a Recipe, got {recipe!r}; presets.by_name(NAME) gives one by its name")
-        checks.not_negative("seed", seed)
+        checks.whole("seed", seed, least=0)
         checks.whole("batch_size", batch_size)
         checks.choice("targets", targets, TARGETS)
         checks.choice("softening", softening, softops.SOFTENINGS)
@@ -292,13 +292,14 @@ class Loader:
 
         The epoch that `load_state_dict` went to the middle of is still played from there.
         """
-        checks.not_negative("epoch", epoch)
+        checks.whole("epoch", epoch, least=0)
         if epoch != self._next.epoch:
             self._next = Place(epoch, 0)
         self._place = self._next
 
     def state_dict(self) -> dict[str, Any]:
-        """Where the stream of batches stands, after the last batch that was handed over: small, and plain values.
+        """Where the stream of batches stands, after the last batch that was handed over, or where `set_epoch` went
+        since: small, and plain values.
 
         It is the same on every rank, but for `errors`, which are this rank's; so one rank can save it for all.
         """

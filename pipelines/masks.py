@@ -148,9 +148,9 @@ class GridMask(SoftenedMask):
 
     def __post_init__(self) -> None:
         checks.share("ratio", self.ratio)
+        checks.closed_interval("spacing", self.spacing, 2, math.inf)
         for spacing in self.spacing:
             checks.whole("spacing", spacing)
-        checks.closed_interval("spacing", self.spacing, 2, math.inf)
         check_reached(checks.share, "probability", self.probability)
         checks.positive("power", self.power)
 

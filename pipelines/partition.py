@@ -53,7 +53,8 @@ def partition(
     checks.whole("batch_size", batch_size)
     checks.whole("world_size", world_size)
     checks.choice("last_batch", last_batch, LAST_BATCH)
-    if not 0 <= rank < world_size:
+    checks.whole("rank", rank, least=0)
+    if rank >= world_size:
         raise ValueError(f"rank must be in [0, {world_size}), got {rank}")
     if not 0 <= position <= num_samples:
         raise ValueError(f"position must be in [0, {num_samples}], got {position}")

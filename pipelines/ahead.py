@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
+from .threads import begin_own_thread
+
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
@@ -73,13 +75,17 @@ class WorkAhead(Generic[Item, Result]):
                 f"(in {_stack_of(self._thread)}); look after the storage, or set a longer timeout"
             ) from None
 
+    def stop(self) -> None:
+        """Have the thread end when it is done with the item under way, without waiting for that."""
+        self._stopping.set()
+
     def close(self, *, patience: float | None = None) -> bool:
         """Stop the thread and wait for it, at most `patience` seconds; None for as long as it takes.
 
         Returns:
             Whether it has ended; if not, it hangs, and what it uses must be left to it.
         """
-        self._stopping.set()
+        self.stop()
         while not self._results.empty():  # room for the result under way, so that the thread need not wait for any
             self._results.get_nowait()
         self._thread.join(patience)
@@ -108,6 +114,7 @@ def _produce(
             except queue.Full:
                 continue
 
+    begin_own_thread()
     try:
         for item in items:
             if stopping.is_set():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import weakref
 from collections.abc import Generator, Iterator, Mapping
 from contextlib import closing
 from functools import cached_property
@@ -230,7 +231,9 @@ class Loader:
             checks.positive("timeout", timeout)
         self._player = self._PLAYER(self._preparer, prefetch, timeout)
         self._place = self._next = Place(0, 0)  # of the last batch handed over, and where the next `iter` begins
-        self._playing: Pass | None = None
+        # Weak, as a pass holds the loader: both are then freed at once where they are let go, not by the garbage
+        # collector at some time in some thread, and a `break` ends the reading ahead.
+        self._playing: weakref.ref[Pass] | None = None
 
     @property
     def speed_settings(self) -> dict[str, Any]:
@@ -338,8 +341,9 @@ class Loader:
 
     def __iter__(self) -> Iterator[Any]:
         self._stop("another one")
-        self._playing = Pass(self._play())
-        return self._playing
+        playing = Pass(self._play())
+        self._playing = weakref.ref(playing)
+        return playing
 
     def close(self) -> None:
         """Stop reading and free the graph; the loader may be iterated again.
@@ -364,7 +368,7 @@ class Loader:
         return permutation(self.seed, self._next.epoch, count)[places] if self._shuffle else places
 
     def _stop(self, by: str) -> None:
-        playing, self._playing = self._playing, None
+        playing, self._playing = self._playing and self._playing(), None
         if playing is not None:
             playing.end(by)
 

@@ -14,6 +14,7 @@ from .ahead import Failure, WorkAhead
 from .partition import Step
 from .preparing import Prepared, Preparer
 from .runner import Runner
+from .threads import in_own_thread
 
 Build = Callable[[dict[str, np.ndarray]], Runner]
 
@@ -83,16 +84,29 @@ class Player:
             raise
         finally:
             if os.getpid() == process:  # else it goes on in the parent
-                if not ahead.close(patience=patience):
-                    self._preparer.abandon()
-                if self._in_use_by is this:
-                    self._leave_graph(in_order=in_order)
+                if in_own_thread():
+                    # The garbage collector found this pass. The thread may be the one that is waited for below, and
+                    # while it waits in the collector nothing is collected in the whole process.
+                    ahead.stop()
+                    self._leave_all_to_threads(this)
+                else:
+                    if not ahead.close(patience=patience):
+                        self._preparer.abandon()
+                    self._leave_graph(this, in_order=in_order)
 
-    def _leave_graph(self, *, in_order: bool) -> None:
+    def _leave_graph(self, used_by: object, *, in_order: bool) -> None:
         """Empty the graph for the next pass; one that was left out of order would give it images of other samples."""
+        if self._in_use_by is not used_by:
+            return
         if self._runner is not None and not (in_order and self._runner.drain()):
             self._drop_graph()
         self._in_use_by = None  # only now: an interruption of what is above leaves the graph to be dropped
+
+    def _leave_all_to_threads(self, used_by: object) -> None:
+        """Let go of what threads are at work on; they free it when they are done."""
+        if self._in_use_by is used_by:
+            self._runner = self._in_use_by = None
+            self._preparer.abandon()
 
     def close(self) -> None:
         """Free the graph and close the files."""

@@ -23,7 +23,7 @@ from .graph import GraphOptions, build_graph
 from .output import Output
 from .recipe import Recipe
 from .runner import GraphRunner, Runner
-from .threads import RowThreads
+from .threads import RowThreads, begin_own_thread
 from .views import split_numbers
 
 _QUICK = ("AVX2", "AVX512")
@@ -56,7 +56,7 @@ class SplitRunner:
         self._numbers: deque[dict[str, np.ndarray]] = deque()  # of the batches that are not finished yet
         self._use_of_decoding = Lock()
         self._memory = np.empty(0, np.uint8)  # of the resized images
-        self._ahead = ThreadPoolExecutor(1, "softfeed-ahead")
+        self._ahead = ThreadPoolExecutor(1, "softfeed-ahead", initializer=begin_own_thread)
         self._next: Future | None = None  # the batch that the thread finishes
 
     def submit(self, images: list[np.ndarray] | np.ndarray, inputs: dict[str, np.ndarray]) -> None:

@@ -10,11 +10,28 @@ import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from threading import Lock, Thread
+from threading import Lock, Thread, local
 from typing import Any, TypeVar
 
 Result = TypeVar("Result")
 Row = TypeVar("Row")
+
+
+_this_thread = local()
+
+
+def begin_own_thread() -> None:
+    """Mark the current thread as one that works for a loader: the first thing that each of them does."""
+    _this_thread.is_own = True
+
+
+def in_own_thread() -> bool:
+    """Whether the current thread works for a loader.
+
+    The garbage collector runs in whichever thread makes an object, and closes there what nobody holds any more. What
+    waits for a loader's threads must then not do so.
+    """
+    return getattr(_this_thread, "is_own", False)
 
 
 class RowThreads:
@@ -71,7 +88,8 @@ class RowThreads:
     def _threads(self) -> ThreadPoolExecutor:
         with self._starting:
             if self._pool is None or self._process != os.getpid():  # in a fork there is the pool, but not its threads
-                self._pool, self._process = ThreadPoolExecutor(self._others, "softfeed-rows"), os.getpid()
+                self._pool = ThreadPoolExecutor(self._others, "softfeed-rows", initializer=begin_own_thread)
+                self._process = os.getpid()
             return self._pool
 
 
@@ -98,9 +116,13 @@ def at_once(work: Callable[..., None], rows: Iterable[tuple], count: int) -> Non
                 errors.append(error)
                 left.clear()
 
+    def in_new_thread() -> None:
+        begin_own_thread()
+        work_off()
+
     wanted = min(count, len(left)) - 1
     for _ in range(wanted):
-        other = Thread(target=work_off, name="softfeed-at-once", daemon=True)
+        other = Thread(target=in_new_thread, name="softfeed-at-once", daemon=True)
         try:
             other.start()
         except RuntimeError:  # there are too many, or the interpreter is about to exit; the caller does what is left

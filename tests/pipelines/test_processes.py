@@ -8,6 +8,7 @@ import sys
 import textwrap
 import threading
 import time
+import weakref
 from pathlib import Path
 
 import pytest
@@ -286,3 +287,92 @@ LAST_THREAD = """
 def test_a_thread_that_outlives_the_main_one_plays_on(photo_folder):
     """The interpreter waits for it, and starts no more threads in the pools of the standard library."""
     assert python(LAST_THREAD, photo_folder) == "20\n"
+
+
+def test_what_nobody_holds_any_more_is_freed_at_once(noise_sets):
+    """Also without the garbage collector, which may come late, and in any thread."""
+    before = threading.active_count()
+    gc.disable()
+    try:
+        loader = Loader(noise_sets["folder"], FINISHED, 4, 32, device="cpu", num_threads=2)
+        for _ in loader:
+            break
+        batches, freed = iter(loader), weakref.ref(loader)
+        next(batches)
+        del loader
+        assert freed() is not None
+        next(batches)
+        del batches, _
+        assert freed() is None
+        end = time.monotonic() + 10
+        while threading.active_count() > before and time.monotonic() < end:
+            time.sleep(0.01)
+        assert threading.active_count() == before
+    finally:
+        gc.enable()
+
+
+COLLECTED = """
+    import gc, threading, time
+    import softfeed.pipelines.split, softfeed.pipelines.reading
+
+    owner, name, thread = {where}
+    method, dropped, collected = getattr(owner, name), threading.Event(), threading.Event()
+
+    def collecting(*arguments):
+        result = method(*arguments)
+        if not threading.current_thread().name.startswith(thread):
+            collected.wait(60)  # so that the other thread gets something to do
+        elif dropped.wait(60):
+            gc.collect()
+            collected.set()
+        return result
+
+    gc.disable()
+    loader = Loader(sys.argv[1], Recipe(crop=SoftCrop()), 4, 32, device="cpu", num_threads=2)
+    expected = next(iter(loader)).images.sum()
+    batches = iter(loader)
+    next(batches)
+    while not loader._player._runner._next.done():
+        time.sleep(0.01)
+    setattr(owner, name, collecting)
+    next(batches)
+    circle = [batches]
+    circle.append(circle)
+    {kept}
+    del loader, batches, circle
+    dropped.set()
+    assert collected.wait(60)
+    setattr(owner, name, method)
+    circle = []
+    circle.append(circle)
+    del circle
+    assert gc.collect() > 0  # it does nothing while another thread is at it
+    if kept is not None:
+        kept.set_epoch(0)
+        assert torch.equal(next(iter(kept)).images.sum(), expected)
+    else:
+        end = time.monotonic() + 30
+        while threading.active_count() > 1 and time.monotonic() < end:
+            time.sleep(0.01)
+        assert threading.active_count() == 1, threading.enumerate()
+    print("left")
+"""
+
+
+@pytest.mark.parametrize("kept", ["kept = None", "kept = loader"], ids=["dropped", "kept"])
+@pytest.mark.parametrize(
+    "where",
+    [
+        "softfeed.pipelines.split.SplitRunner, '_finished', 'softfeed-ahead'",
+        "softfeed.pipelines.split, 'resized_on_cpu', 'softfeed-rows'",
+        "softfeed.pipelines.reading.SampleReader, 'read', 'softfeed-reader'",
+    ],
+    ids=["ahead", "rows", "reader"],
+)
+def test_a_pass_may_be_collected_in_a_thread_that_works_for_it(noise_sets, where, kept):
+    """The thread would wait for itself, and no other thread could collect any more."""
+    code = "import warnings\nwarnings.simplefilter('ignore')\n" + textwrap.dedent(
+        COLLECTED.format(where=where, kept=kept)
+    )
+    assert "left" in python(code, noise_sets["folder"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import namedtuple
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -21,6 +22,19 @@ from .threads import RowThreads
 from .uploads import uploaded
 
 
+@lru_cache
+def _batch_type(names: tuple[str, ...]) -> type:
+    """The type of batches with these fields, which can be pickled although it is made here."""
+    kind: Any = namedtuple("Batch", names)
+    kind.__reduce__ = lambda batch: (_batch, (batch._fields, *batch))
+    return kind
+
+
+def _batch(names: tuple[str, ...], *fields: Any) -> Any:
+    """What was pickled."""
+    return _batch_type(names)(*fields)
+
+
 class BatchBuilder:
     """Finishes batches: the steps that come after the graph, labels, confidence, and what was asked for beside them.
 
@@ -31,10 +45,9 @@ class BatchBuilder:
         device: Where batches lie.
         output: Type and layout of the images.
         threads: Threads for what is done after the graph on a CPU.
-        softening: What confidences soften in soft targets, one of `softops.SOFTENINGS`; None for labels and
-            confidences.
-        extra: What batches tell on request: "index", the samples' positions in the data set, and "details", what was
-            drawn.
+        softening: What confidences soften in soft targets, one of `softops.SOFTENINGS`; None for labels.
+        extra: What batches tell beside images and labels or targets, in this order: "confidence", "iou" of several
+            views, "index", the samples' positions in the data set, and "details", what was drawn.
     """
 
     def __init__(
@@ -52,9 +65,8 @@ class BatchBuilder:
         self._source, self._recipe, self._device, self._softening = source, recipe, device, softening
         self._output, self._occludes = output, graph_part(recipe, device).occlude is None
         self._finisher = Finisher(size, device, threads)
-        self._extra = [*(["iou"] if recipe.views > 1 else []), *extra]
-        names = ["images", *(["targets"] if softening else ["labels", "confidence"]), *self._extra]
-        self._type = namedtuple("Batch", names)
+        self._extra = extra
+        self._type: Any = _batch_type(("images", "targets" if softening else "labels", *extra))
 
     def build(self, images: torch.Tensor, plan: Plan, index: np.ndarray) -> Any:
         """Finish a batch.
@@ -70,8 +82,10 @@ class BatchBuilder:
         if self._softening:
             fields = [self._by_view(self._targets(labels.repeat(plan.views), plan))]
         else:
+            fields = [labels]
+        if "confidence" in self._extra:
             confidence = softops.confidence(plan.certainty, len(self._source.classes))
-            fields = [labels, self._by_view(torch.from_numpy(confidence))]
+            fields.append(self._by_view(torch.from_numpy(confidence)))
         if "iou" in self._extra:
             fields.append(torch.from_numpy(self._overlaps(plan.window)))
         if "index" in self._extra:

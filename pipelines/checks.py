@@ -6,8 +6,8 @@ import math
 from numbers import Integral, Real
 
 
-def _number(name: str, value: object) -> None:
-    # True is a number for Python, and a mistake here
+def number(name: str, value: object) -> None:
+    """Raise ValueError unless `value` is a number; True, which is one for Python, is a mistake."""
     if not isinstance(value, Real) or isinstance(value, bool):
         raise ValueError(f"{name} must be a number, got {value!r}")
 
@@ -17,32 +17,33 @@ def _pair(name: str, value: object) -> None:
     if not isinstance(value, tuple) or len(value) != 2:
         raise ValueError(f"{name} must be a tuple of two numbers, got {value!r}")
     for end in value:
-        _number(name, end)
+        number(name, end)
 
 
 def positive(name: str, value: float) -> None:
     """Raise ValueError unless `value` is a finite number above 0."""
-    _number(name, value)
+    number(name, value)
     if not (value > 0 and math.isfinite(value)):
         raise ValueError(f"{name} must be positive, got {value}")
 
 
 def not_negative(name: str, value: float) -> None:
     """Raise ValueError unless `value` is a finite number of at least 0."""
-    _number(name, value)
+    number(name, value)
     if not (value >= 0 and math.isfinite(value)):
         raise ValueError(f"{name} must not be negative, got {value}")
 
 
-def whole(name: str, value: float, *, least: int = 1) -> None:
-    """Raise ValueError unless `value` is an integer, not 2.0, of at least `least`."""
+def whole(name: str, value: int, *, least: int = 1) -> int:
+    """The value as Python's int; raise ValueError unless it is an integer, not 2.0, of at least `least`."""
     if not isinstance(value, Integral) or isinstance(value, bool) or value < least:
         raise ValueError(f"{name} must be a whole number of at least {least}, got {value!r}")
+    return int(value)
 
 
 def share(name: str, value: float) -> None:
     """Raise ValueError unless `value` lies in [0, 1]."""
-    _number(name, value)
+    number(name, value)
     if not 0 <= value <= 1:
         raise ValueError(f"{name} must be in [0, 1], got {value}")
 

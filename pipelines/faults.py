@@ -51,6 +51,7 @@ class ErrorLog:
 
     def __init__(self, source: Source, on_error: str, max_errors: float) -> None:
         checks.choice("on_error", on_error, ON_ERROR)
+        checks.number("max_errors", max_errors)
         if not (0 <= max_errors < 1 or (math.isfinite(max_errors) and max_errors == int(max_errors) >= 1)):
             raise ValueError(f"max_errors must be a whole number, or a share in (0, 1), got {max_errors}")
         self.skips = on_error == "skip"

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import os
+import warnings
 import weakref
 from collections.abc import Generator, Iterator, Mapping
 from contextlib import closing
 from functools import cached_property
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 import torch
+from torch.utils.data import get_worker_info
 
 from .. import softops
 from . import checks, fingerprint, state
@@ -34,7 +36,7 @@ from .split import in_two_graphs, new_runner
 from .state import Place
 from .threads import RowThreads
 
-TARGETS = ("confidence", "soft")
+TARGETS = ("confidence", "soft", "labels")
 
 
 class Loader:
@@ -53,7 +55,8 @@ class Loader:
     - `labels`: int64 (N,), and `confidence`: float32 (N,) in [1/K, 1], the probability that the target should put on
       the label (SA Eq. 7, multiplied over the steps); or, with `targets="soft"`, one field `targets` in their place:
       float32 (N, K), the unnormalised target `w * q` that any cross-entropy with probability targets takes (SA Eq. 6),
-      or (N, K + 1) with a mollification that adds a class;
+      or (N, K + 1) with a mollification that adds a class; or, with `targets="labels"`, `labels` alone, so that
+      `for images, labels in loader` works as with a `DataLoader`;
     - `iou` with several views: float32 (V, V, N), intersection over union of the windows of each pair of views;
     - `index` on request: int64 (N,), the samples' positions in the data set;
     - `details` on request: what was drawn, a dictionary of numpy arrays, see `plan.Plan.details`.
@@ -71,10 +74,10 @@ class Loader:
         image_size: Side S of the square output in pixels, >= 1; None is the longer side of raw images, else 224.
         seed: Seed of order and draws, >= 0.
         device: "cpu", "cuda", "cuda:1"...; None is the GPU if there is one, else the CPU.
-        shuffle: Whether each epoch has a new order; None shuffles for a training recipe only.
-        last_batch: "drop", "fill" or "keep", see `partition`; None drops for training and keeps for evaluation.
-        targets: "confidence" or "soft", see above; a recipe that mixes samples, or whose mollification does not just
-            smooth labels, needs "soft".
+        shuffle: Whether each epoch has a new order; None shuffles for a training recipe only, see `Recipe.training`.
+        last_batch: "drop", "fill" or "keep", see `partition`; None drops for a training recipe and keeps for others.
+        targets: "confidence", "soft" or "labels", see above; a recipe that mixes samples, or whose mollification does
+            not just smooth labels, needs "soft".
         softening: What confidences do to soft targets: "target-weight" softens the target and weights the sample (SA
             Eq. 6), "target" (Eq. 4) and "weight" (Eq. 5) do one of both, "none" neither.
         dtype: Type of the images: torch.float32, torch.float16 or torch.bfloat16. The graph writes float32 and float16
@@ -93,8 +96,8 @@ class Loader:
             shard, offset and original name. "skip" records it in `errors`, and goes on in step with the other ranks:
             its place in the batch is taken by the next good sample, which is then played twice; with
             `last_batch="keep"` the batch is shorter instead. A batch without a good sample is filled with the next one
-            of the epoch, which in evaluation has confidence 0 there, so as not to count twice. Samples that failed are
-            not tried again.
+            of the epoch, which in evaluation has confidence 0 there, or where there is none the label -100, which
+            torch's cross-entropy ignores, so as not to count twice. Samples that failed are not tried again.
         max_errors: How many samples may be found on this rank that have to be skipped: a whole number, or a share of
             the data set below 1. Those that a state tells of, which may be of other ranks, do not count.
         timeout: Seconds to wait for a batch to be read, > 0, before a TimeoutError says where reading hangs; None
@@ -155,8 +158,9 @@ class Loader:
     ) -> None:
         if not isinstance(recipe, Recipe):
             raise TypeError(f"recipe must be a Recipe, got {recipe!r}; presets.by_name(NAME) gives one by its name")
-        checks.whole("seed", seed, least=0)
-        checks.whole("batch_size", batch_size)
+        seed = checks.whole("seed", seed, least=0)
+        batch_size = checks.whole("batch_size", batch_size)
+        checks.choice("shuffle", shuffle, (None, False, True))
         checks.choice("targets", targets, TARGETS)
         checks.choice("softening", softening, softops.SOFTENINGS)
         if recipe.needs_targets and targets != "soft":
@@ -166,22 +170,21 @@ class Loader:
             )
         self.recipe, self.batch_size, self.seed = recipe, batch_size, seed
         self.device = pick_device(device)
-        prefetch = default_prefetch(self.device) if prefetch is None else prefetch
-        checks.whole("prefetch", prefetch)
+        prefetch = default_prefetch(self.device) if prefetch is None else checks.whole("prefetch", prefetch)
         self._source = open_source(data)
-        self.image_size = image_size = self._source.usual_size if image_size is None else image_size
-        checks.whole("image_size", image_size)
+        image_size = self._source.usual_size if image_size is None else checks.whole("image_size", image_size)
+        self.image_size = image_size
         _check_sizes(recipe, self._source, image_size)
         self.rank, self.world_size = place_among_ranks(rank, world_size)
-        self._shuffle = recipe.training if shuffle is None else shuffle
+        self._shuffle = recipe.training if shuffle is None else bool(shuffle)
         last_batch = ("drop" if recipe.training else "keep") if last_batch is None else last_batch
         self._last_batch, self._targets = last_batch, f"soft, {softening}" if targets == "soft" else targets
         self.drop_last = last_batch == "drop"
         self._length = len(self._steps_from(0))
         output = Output(dtype, channels_last)
         self._graph_output = output.of_graph(last=not computed_after_graph(recipe))
-        threads = default_threads(raw=self._source.raw_shape is not None) if num_threads is None else num_threads
-        checks.whole("num_threads", threads)
+        raw = self._source.raw_shape is not None
+        threads = default_threads(raw=raw) if num_threads is None else checks.whole("num_threads", num_threads)
         self._threads = RowThreads(threads)
         self._batches = BatchBuilder(
             self._source,
@@ -191,7 +194,16 @@ class Loader:
             output,
             threads=self._threads,
             softening=softening if targets == "soft" else None,
-            extra=[name for name, wanted in (("index", index), ("details", details)) if wanted],
+            extra=[
+                name
+                for name, wanted in (
+                    ("confidence", targets == "confidence"),
+                    ("iou", recipe.views > 1),
+                    ("index", index),
+                    ("details", details),
+                )
+                if wanted
+            ],
         )
         device_id = None if self.device.type == "cpu" else self.device.index
         decoder = decoder_for(
@@ -222,7 +234,7 @@ class Loader:
             num_threads=threads,
             leave_out=last_batch == "keep",
             work=GraphWork(
-                raw=self._source.raw_shape is not None,
+                raw=raw,
                 whole_images=two_graphs and not recipe.crop.whole_pixels,
                 occludes=graph_part(recipe, self.device).occlude is not None,
             ),
@@ -231,6 +243,8 @@ class Loader:
             checks.positive("timeout", timeout)
         self._player = self._PLAYER(self._preparer, prefetch, timeout)
         self._place = self._next = Place(0, 0)  # of the last batch handed over, and where the next `iter` begins
+        self._restored = False  # since the last batch
+        self._process = os.getpid()
         # Weak, as a pass holds the loader: both are then freed at once where they are let go, not by the garbage
         # collector at some time in some thread, and a `break` ends the reading ahead.
         self._playing: weakref.ref[Pass] | None = None
@@ -284,6 +298,7 @@ class Loader:
 
     def __repr__(self) -> str:
         place = f", rank={self.rank}, world_size={self.world_size}" if self.world_size > 1 else ""
+        place += f", shuffle={self._shuffle}, last_batch={self._last_batch!r}"
         return (
             f"{type(self).__name__}({str(self._source.root)!r}, {self.recipe}, batch_size={self.batch_size}, "
             f"image_size={self.image_size}, seed={self.seed}, device={str(self.device)!r}{place}): "
@@ -293,12 +308,24 @@ class Loader:
     def set_epoch(self, epoch: int) -> None:
         """Let the next `iter`, or the last one if it has not given a batch, play epoch `epoch`, counted from 0.
 
-        The epoch that `load_state_dict` went to the middle of is still played from there.
+        The epoch that `load_state_dict` went to the middle of is still played from there; an epoch before it is played
+        again, with a warning.
         """
-        checks.whole("epoch", epoch, least=0)
+        epoch = checks.whole("epoch", epoch, least=0)
+        if self._restored and epoch < self._next.epoch:
+            warnings.warn(
+                f"epoch {epoch} is played again: the state that was loaded is of the beginning of epoch "
+                f"{self._next.epoch}; go on with `for epoch in range(loader.epoch, epochs)`",
+                stacklevel=2,
+            )
         if epoch != self._next.epoch:
             self._next = Place(epoch, 0)
         self._place = self._next
+
+    @property
+    def epoch(self) -> int:
+        """The epoch that the next `iter` plays, or after `load_state_dict` goes on with, counted from 0."""
+        return self._next.epoch
 
     def state_dict(self) -> dict[str, Any]:
         """Where the stream of batches stands, after the last batch that was handed over, or where `set_epoch` went
@@ -314,6 +341,8 @@ class Loader:
         The rest of an epoch is shorter than `len`. After an epoch's last batch, the next epoch comes, whole. The number
         of ranks may have changed: the samples that are left are then spread over the new ones, each once.
 
+        With `last_batch="drop"` a rest that is too small for a step of more ranks is left out, with a warning.
+
         Raises:
             ValueError: if the state is of other data, another recipe, seed, image size, batch size or other targets, or
                 an epoch's rest is too small for the number of ranks.
@@ -321,6 +350,13 @@ class Loader:
         place = state.place_in(state_dict, self._settings, self.recipe)
         rest = self._steps_from(place.position)
         self._stop("load_state_dict")
+        if not rest:
+            warnings.warn(
+                f"{self.num_samples - place.position} samples at the end of epoch {place.epoch} are left out: they are "
+                f"too few for a step of {self.world_size} rank(s) of batches of {self.batch_size}",
+                stacklevel=2,
+            )
+        self._restored = True
         self._place = self._next = place if rest else Place(place.epoch + 1, 0)
         self._errors.load(state_dict.get("errors", ()))
 
@@ -339,7 +375,19 @@ class Loader:
             raise IndexError(f"index must be of a sample, from 0 to {len(self._source) - 1:,}, got {index}")
         return self._source.describe(index)
 
+    def __reduce__(self) -> NoReturn:
+        raise TypeError(
+            f"a {type(self).__name__} must be made in the process that iterates over it, as its threads and files "
+            "cannot be copied; without a DataLoader around it, it reads ahead by itself"
+        )
+
     def __iter__(self) -> Iterator[Any]:
+        worker = get_worker_info()
+        if worker is not None and worker.num_workers > 1 and os.getpid() != self._process:
+            raise RuntimeError(
+                f"a loader must not be shared by {worker.num_workers} workers of a DataLoader, which would each play "
+                "all of it; use it without one, as it reads ahead by itself"
+            )
         self._stop("another one")
         playing = Pass(self._play())
         self._playing = weakref.ref(playing)
@@ -395,6 +443,7 @@ class Loader:
     def _play(self) -> Generator[Any, None, None]:
         # Only now, at the first batch: frameworks call `iter` to see whether it works, or before `set_epoch`.
         place = self._place = self._next
+        self._restored = False
         self._next = Place(place.epoch + 1, 0)
         steps = self._steps_from(place.position)
         produce = self._preparer.of_epoch(place.epoch, shuffle=self._shuffle)
@@ -409,7 +458,10 @@ class Loader:
         """From the graph's output to what is handed over."""
         batch = self._batches.build(images, prepared.plan, prepared.index)
         if prepared.stand_in and not self.recipe.training:
-            (batch.confidence if self._targets == "confidence" else batch.targets).zero_()
+            if self._targets == "labels":
+                batch.labels.fill_(-100)
+            else:
+                (batch.confidence if self._targets == "confidence" else batch.targets).zero_()
         return batch
 
     def _new_runner(self, example: dict[str, np.ndarray], **options: Any) -> Runner:

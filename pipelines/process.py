@@ -5,6 +5,9 @@ from __future__ import annotations
 import os
 
 import torch
+from torch.utils.data import get_worker_info
+
+from . import checks
 
 
 def pick_device(device: str | torch.device | None) -> torch.device:
@@ -32,14 +35,30 @@ def pick_device(device: str | torch.device | None) -> torch.device:
 
 
 def place_among_ranks(rank: int | None, world_size: int | None) -> tuple[int, int]:
-    """This process's rank and the number of ranks; where not given, those of torch.distributed, else 0 and 1."""
+    """This process's rank and the number of ranks; where not given, those of torch.distributed, else 0 and 1.
+
+    Raises:
+        ValueError: if one is given without the other, or none while there are several processes that would all play the
+            same: of a torch.distributed that is not initialised yet, or workers of a `DataLoader`.
+    """
     if (rank is None) != (world_size is None):
         raise ValueError(f"rank and world_size must be given together, got {rank} and {world_size}")
     if rank is not None and world_size is not None:
-        return rank, world_size
+        return checks.whole("rank", rank, least=0), checks.whole("world_size", world_size)
     distributed = torch.distributed
     if distributed.is_available() and distributed.is_initialized():
         return distributed.get_rank(), distributed.get_world_size()
+    processes, worker = os.environ.get("WORLD_SIZE", "1"), get_worker_info()
+    if processes not in ("", "1"):
+        raise ValueError(
+            f"rank must be known before a loader is made, got WORLD_SIZE={processes} and no process group; call "
+            "torch.distributed.init_process_group first, or give rank and world_size (0 and 1 for all data in each)"
+        )
+    if worker is not None and worker.num_workers > 1:
+        raise ValueError(
+            f"rank must be given in each of {worker.num_workers} workers of a DataLoader, which would all play the "
+            "same; better use the loader without a DataLoader around it, as it reads ahead by itself"
+        )
     return 0, 1
 
 

@@ -118,8 +118,11 @@ class Recipe:
 
     @property
     def training(self) -> bool:
-        """Whether this is meant for training: its crop is random."""
-        return self.crop.random
+        """Whether this is meant for training: its crop is random, or it flips, mixes samples or follows a policy.
+
+        What hides, blurs or disturbs a part of each image also tests a model, so that it tells nothing.
+        """
+        return self.crop.random or any(step is not None for step in (self.flip, self.policy, self.mix))
 
     @property
     def extra_classes(self) -> int:

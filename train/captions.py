@@ -37,7 +37,7 @@ def words(recipe: Recipe, details: Mapping[str, Any], *, size: int, parts: Seque
         size: Side of the image in pixels.
         parts: The samples that it shows, its own first, if these are several.
     """
-    if not recipe.training:  # its window cuts something off, too, but leaves the label alone
+    if not recipe.crop.random:  # its window cuts something off, too, but leaves the label alone
         return ["centre crop", "label not softened"]
     own, whole = _own(recipe, details, size), _whole(recipe, details)
     if len(parts) < 2:

@@ -207,7 +207,7 @@ def test_devices_and_ranks(photos, monkeypatch):
         ({"num_threads": 1.0}, "num_threads must be a whole number of at least 1, got 1.0"),
         ({"prefetch": 0}, "prefetch must be a whole number of at least 1, got 0"),
         ({"num_threads": 0}, "num_threads must be a whole number of at least 1, got 0"),
-        ({"targets": "hard"}, "targets must be one of 'confidence', 'soft', got 'hard'"),
+        ({"targets": "hard"}, "targets must be one of 'confidence', 'soft', 'labels', got 'hard'"),
         ({"last_batch": "rest"}, "last_batch must be one of"),
     ],
 )

@@ -111,9 +111,12 @@ def test_evaluation_leaves_bad_samples_out_and_nothing_else_changes(noise_sets, 
         assert len(batches) == len(loader) == 5
         # the last batch has no sample of its own, and is filled with the first of the epoch that is good
         assert [batch.index.tolist() for batch in batches[-1:]] == [[1]]
+        assert batches[-1].confidence.tolist() == [0]
         assert_same_rows(rows(batches[:-1]), expected)
         loader.set_epoch(0)
     assert [error.index for error in loader.errors] == bad
+    *_, last = make_loader(data, recipe, 9, targets="labels", **SKIP)
+    assert last.labels.tolist() == [-100], "torch's cross-entropy would count the sample twice"
 
 
 @pytest.mark.parametrize("prefetch", [1, 2, 4])

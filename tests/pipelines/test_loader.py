@@ -1,12 +1,27 @@
 """What a training script relies on: lengths, epochs, ranks, determinism, and what a batch holds."""
 
+import copy
+import pickle
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 from softfeed import softops
-from softfeed.pipelines import Loader, Mollify, Recipe, SoftCrop, SoftShift, StepDecay, presets
+from softfeed.pipelines import (
+    CenterCrop,
+    Flip,
+    Loader,
+    Mixup,
+    Mollify,
+    Recipe,
+    SoftCrop,
+    SoftShift,
+    StepDecay,
+    TrivialAugment,
+    presets,
+)
 
 RECIPE = Recipe(crop=SoftShift())
 
@@ -169,7 +184,41 @@ def test_a_loader_says_what_it_is(noise_sets):
     recipe = presets.by_name("soft-cifar")
     said = repr(Loader(noise_sets["folder"], recipe, 8, 32, device="cpu", rank=1, world_size=2))
     assert said.startswith(f"Loader({str(noise_sets['folder'])!r}, {recipe}, batch_size=8, image_size=32, ")
-    assert said.endswith("rank=1, world_size=2): 37 samples of 3 classes in 2 batches")
+    assert said.endswith("rank=1, world_size=2, shuffle=True, last_batch='drop'): 37 samples of 3 classes in 2 batches")
+
+
+@pytest.mark.parametrize("change", [{"flip": Flip()}, {"policy": TrivialAugment()}, {"mix": Mixup()}])
+def test_what_changes_images_at_random_is_shuffled(noise_sets, change):
+    fixed = Recipe(crop=CenterCrop(), flip=None)
+    assert not fixed.training
+    assert not presets.evaluation(occlusion=0.4).training
+    loader = load(noise_sets["raw"], replace(fixed, **change), targets="soft", last_batch=None)
+    with loader:
+        assert len(loader) == 4
+        assert not torch.equal(next(iter(loader)).index, torch.arange(8))
+
+
+def test_labels_alone(noise_sets):
+    """As from a `DataLoader`; of what is done to an image, nothing is told."""
+    with load(noise_sets["raw"]) as loader, load(noise_sets["raw"], targets="labels", index=False) as plain:
+        for batch, (images, labels) in zip(loader, plain, strict=True):
+            assert_same([batch.images, batch.labels], [images, labels])
+
+
+def test_batches_can_be_saved(noise_sets, tmp_path):
+    with load(noise_sets["raw"], details=True) as loader:
+        batch = next(iter(loader))
+        torch.save(batch, tmp_path / "batch.pt")
+    for again in (torch.load(tmp_path / "batch.pt", weights_only=False), copy.deepcopy(batch)):
+        assert type(again) is type(batch)
+        assert_same(batch[:-1], again[:-1])
+        assert batch.details.keys() == again.details.keys()
+
+
+@pytest.mark.parametrize("copied", [copy.deepcopy, pickle.dumps])
+def test_a_loader_cannot_be_copied(noise_sets, copied):
+    with load(noise_sets["raw"]) as loader, pytest.raises(TypeError, match="a Loader must be made in the process that"):
+        copied(loader)
 
 
 def test_an_epoch_shorter_than_the_prefetch(noise_sets):

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 import torch
 from softfeed.pipelines import AdditiveNoise, Loader, Mollify, Recipe, SoftCrop, SoftShift, presets
+from torch.utils.data import DataLoader, IterableDataset
 
 from .conftest import in_fork
 
@@ -114,6 +115,42 @@ def test_an_iterator_that_waits_for_the_reader_is_refused_in_a_forked_child(nois
     assert in_fork(child) == "refused"
     release.set()
     assert len(list(batches)) == 3
+
+
+class Endless(IterableDataset):
+    """Somebody's data set around a loader, or around one that each worker makes."""
+
+    def __init__(self, make):
+        self.make = make
+
+    def __iter__(self):
+        return iter(self.make())
+
+
+@pytest.mark.filterwarnings("ignore:.*use of fork\\(\\) may lead to deadlocks:DeprecationWarning")
+@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize("shared", [True, False])
+def test_workers_of_a_data_loader_do_not_all_play_the_same(noise_sets, make_loader, workers, shared):
+    loader = make_loader(noise_sets["raw"], SHIFT)
+    expected = [batch.index.tolist() for batch in loader]
+    make = (lambda: loader) if shared else (lambda: make_loader(noise_sets["raw"], SHIFT))
+    loader.set_epoch(0)
+    batches = DataLoader(Endless(make), batch_size=None, num_workers=workers, multiprocessing_context="fork")
+    if workers == 1:
+        assert [batch.index.tolist() for batch in batches] == expected
+    else:
+        with pytest.raises((RuntimeError, ValueError), match="2 workers of a DataLoader, which would"):
+            list(batches)
+
+
+@pytest.mark.parametrize("given", [{}, {"rank": 0, "world_size": 1}])
+def test_a_loader_made_before_the_process_group_does_not_play_all_on_each_rank(noise_sets, monkeypatch, given):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    if given:
+        assert Loader(noise_sets["raw"], SHIFT, 8, 32, device="cpu", **given).world_size == 1
+    else:
+        with pytest.raises(ValueError, match=r"rank must be known .* got WORLD_SIZE=2 .*init_process_group first, or"):
+            Loader(noise_sets["raw"], SHIFT, 8, 32, device="cpu")
 
 
 LEAVING = """
@@ -238,7 +275,8 @@ def test_leaving_a_pass_whose_read_hangs(noise_sets, make_loader, monkeypatch):
 
     monkeypatch.setattr(os, "preadv", hanging)
     loader.set_epoch(0)
-    next(iter(loader))
+    batches = iter(loader)
+    next(batches)
     while len(calls) < 20:
         time.sleep(0.01)
     loader.set_epoch(0)

@@ -2,9 +2,11 @@
 
 import io
 import json
+import warnings
 from dataclasses import replace
 from itertools import islice
 
+import numpy as np
 import pytest
 import torch
 from softfeed.pipelines import Loader, Recipe, SoftShift, presets
@@ -122,6 +124,35 @@ def test_state_counts_what_was_handed_over_after_break_exception_and_set_epoch(n
     assert len(loader) == 4
 
 
+def test_going_back_behind_a_state_is_told(noise_sets, make_loader):
+    """As by a loop that begins with the epoch at whose end the state was saved: it would train that one twice."""
+    loader = make_loader(noise_sets["encoded"], SHIFT)
+    assert len(list(loader)) == 4
+    assert loader.epoch == 1
+    state = loader.state_dict()
+    new = make_loader(noise_sets["encoded"], SHIFT)
+    new.load_state_dict(state)
+    assert new.epoch == 1
+    new.set_epoch(1)
+    with pytest.warns(
+        UserWarning, match=r"^epoch 0 is played again: .* the beginning of epoch 1; go on with `for epoch"
+    ):
+        new.set_epoch(0)
+    next(iter(new))
+    new.set_epoch(0)  # which nothing is said of: it is not the state's any more
+
+
+def test_a_state_of_numpy_numbers_is_plain(noise_sets, make_loader, tmp_path):
+    size, seed = np.int64(32), np.int16(3)
+    loader = Loader(noise_sets["encoded"], SHIFT, np.int64(8), size, seed=seed, device="cpu", rank=0, world_size=1)
+    loader.set_epoch(np.int32(1))
+    next(iter(loader))
+    state = loader.state_dict()
+    assert json.loads(json.dumps(state)) == state
+    torch.save(state, tmp_path / "state.pt")
+    assert torch.load(tmp_path / "state.pt", weights_only=True) == state
+
+
 def by_sample(batches):
     """Each sample's image and confidence, by its index."""
     return {
@@ -141,9 +172,15 @@ def test_another_world_size_plays_each_remaining_sample_once(noise_sets, make_lo
         played = [batch for loader in old for batch in islice(loader, step)]
         state = old[0].state_dict()
         new = [make_loader(data, SHIFT, 4, last_batch=mode, rank=rank, world_size=after) for rank in range(after)]
-        for loader in new:
-            loader.load_state_dict(state)
+        with warnings.catch_warnings(record=True) as warned:
+            warnings.simplefilter("always")
+            for loader in new:
+                loader.load_state_dict(state)
         over = new[0].state_dict()["epoch"] == 1  # "drop", and too few samples left for a step
+        left = 37 - state["position"]
+        assert [str(warning.message).split(":")[0] for warning in warned] == (
+            [f"{left} samples at the end of epoch 0 are left out"] * after if over else []
+        )
         rests = [[] if over else list(loader) for loader in new]
         assert len({len(rest) for rest in rests}) == 1
         first = [int(i) for batch in played for i in batch.index]
@@ -181,7 +218,8 @@ def test_an_epoch_whose_rest_fits_no_step_is_over(noise_sets, make_loader):
     state = loader.state_dict()  # 24 of 37 samples
     assert state["position"] == 24
     new = make_loader(data, SHIFT, 8, rank=1, world_size=2)
-    new.load_state_dict(state)
+    with pytest.warns(UserWarning, match=r"^13 samples at the end of epoch 0 .* step of 2 rank\(s\) of batches of 8$"):
+        new.load_state_dict(state)
     assert (new.state_dict()["epoch"], new.state_dict()["position"]) == (1, 0)
     evaluation = make_loader(data, presets.evaluation(), 12)
     assert len(list(islice(evaluation, 3))) == 3

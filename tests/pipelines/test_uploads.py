@@ -90,7 +90,7 @@ def test_no_step_after_the_graph_waits_for_the_gpu(make_loader, noise_folder, up
         Output(torch.bfloat16, channels_last),
         threads=RowThreads(1),
         softening="target-weight",
-        extra=["index"],
+        extra=["iou", "index"],
     )
     images = torch.empty((16, 32, 32, 3) if channels_last else (16, 3, 32, 32), device=AWAY)
     builder.build(images, prepared.plan, prepared.index)  # what is made once may be waited for

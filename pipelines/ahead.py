@@ -35,8 +35,9 @@ class WorkAhead(Generic[Item, Result]):
         produce: Called in the thread with one item at a time, in order.
         items: What to call it with.
         depth: Results kept ahead, >= 1.
-        timeout: Seconds that a result may take, > 0; None for any time.
-        doing: Tells what the thread is doing, in a few words, when a result takes longer.
+        timeout: Seconds that the thread may go without progress, > 0; None for any time.
+        progress: Tells how far the thread is with a result: something else each time it gets on.
+        doing: Tells what the thread is doing, in a few words, when it gets on with nothing.
     """
 
     def __init__(
@@ -46,11 +47,12 @@ class WorkAhead(Generic[Item, Result]):
         *,
         depth: int,
         timeout: float | None = None,
+        progress: Callable[[], object] = lambda: None,
         doing: Callable[[], str] = lambda: "at work",
     ) -> None:
         self._results: queue.Queue[Any] = queue.Queue(maxsize=depth)
         self._stopping = threading.Event()
-        self._timeout, self._doing = timeout, doing
+        self._timeout, self._progress, self._doing = timeout, progress, doing
         arguments = (produce, items, self._results, self._stopping)
         self._thread = threading.Thread(target=_produce, args=arguments, name="softfeed-reader", daemon=True)
         self._thread.start()
@@ -59,7 +61,7 @@ class WorkAhead(Generic[Item, Result]):
         """Results in order.
 
         Raises:
-            TimeoutError: if one takes too long, saying where the thread is.
+            TimeoutError: if the thread gets on with nothing, saying where it is.
         """
         while (result := self._next()) is not _END:
             yield result
@@ -67,13 +69,20 @@ class WorkAhead(Generic[Item, Result]):
                 return
 
     def _next(self) -> Any:
-        try:
-            return self._results.get(timeout=self._timeout)
-        except queue.Empty:
-            raise TimeoutError(
-                f"a batch must come within {self._timeout:g} s, got none while {self._doing()} "
-                f"(in {_stack_of(self._thread)}); look after the storage, or set a longer timeout"
-            ) from None
+        reached = self._progress()
+        while True:
+            try:
+                return self._results.get(timeout=self._timeout)
+            except queue.Empty:
+                before, reached = reached, self._progress()
+                if before == reached:
+                    raise self._hanging() from None
+
+    def _hanging(self) -> TimeoutError:
+        return TimeoutError(
+            f"a batch must come within {self._timeout:g} s of the last sample that was read, got none while "
+            f"{self._doing()} (in {_stack_of(self._thread)}); look after the storage, or set a longer timeout"
+        )
 
     def stop(self) -> None:
         """Have the thread end when it is done with the item under way, without waiting for that."""

@@ -100,7 +100,7 @@ class Loader:
             torch's cross-entropy ignores, so as not to count twice. Samples that failed are not tried again.
         max_errors: How many samples may be found on this rank that have to be skipped: a whole number, or a share of
             the data set below 1. Those that a state tells of, which may be of other ranks, do not count.
-        timeout: Seconds to wait for a batch to be read, > 0, before a TimeoutError says where reading hangs; None
+        timeout: Seconds in which not one sample is read, > 0, before a TimeoutError says where reading hangs; None
             waits for ever.
         hw_decoder_load: Share of the images that a GPU's JPEG engines decode, in [0, 1]; `softfeed tune` finds the
             best.

@@ -27,7 +27,7 @@ class Player:
     Args:
         preparer: Prepares batches.
         depth: Batches in flight.
-        timeout: Seconds that a batch may take to read and prepare; None for any time.
+        timeout: Seconds that may pass without a batch or a sample being read; None for any time.
     """
 
     def __init__(self, preparer: Preparer, depth: int, timeout: float | None) -> None:
@@ -56,7 +56,10 @@ class Player:
         this = self._in_use_by = object()
         # The thread gets the preparer alone: a loader that is dropped in the middle of an epoch can then be collected,
         # which closes this generator, which ends the thread.
-        ahead = WorkAhead(produce, steps, depth=self._depth, timeout=self._timeout, doing=self._preparer.doing)
+        preparer = self._preparer
+        ahead = WorkAhead(
+            produce, steps, depth=self._depth, timeout=self._timeout, progress=preparer.progress, doing=preparer.doing
+        )
         in_flight: deque[Prepared] = deque()
         patience = _PATIENCE_S
         in_order = False  # images and numbers are fed one by one, and Ctrl-C can come in between

@@ -140,6 +140,10 @@ class Preparer:
         path = source.files[int(source.file[index])]
         return f"reading {path}" + ("" if source.shard_set is None else f" at offset {int(source.offset[index])}")
 
+    def progress(self) -> int:
+        """Samples that have been read so far."""
+        return self._reader.count
+
     def abandon(self) -> None:
         """Leave what reads to a thread that hangs in it, or to another process, and go on with a new one."""
         self._reader, self._shapes = self._reader.another(), self._new_shapes()

@@ -53,11 +53,12 @@ class SampleReader:
         stamps: Size and time of change of each shard when the data set was opened; None for now.
 
     Attributes:
+        count: Samples that have been read; of those that several threads read at once, some may not be counted.
         slow_s: Seconds for a sample above which storage is slow, and several samples are asked for at once.
     """
 
     def __init__(self, source: Source, stamps: list[tuple[int, int] | None] | None = None) -> None:
-        self.slow_s = _SLOW_S
+        self.slow_s, self.count = _SLOW_S, 0
         self._source = source
         self._under_way: dict[int, None] = {}  # samples that are being read, the first one first
         self._usual_s: float | None = None  # that it takes to read a sample
@@ -139,6 +140,7 @@ class SampleReader:
                 seconds[row] = seconds.get(row, 0.0) + perf_counter() - begin
             except (OSError, ValueError) as error:
                 failures[row] = self._error(index, error)
+            self.count += 1
             self._under_way.pop(index, None)  # a small data set may be in a batch twice
 
         at_once(read, [(row, index) for row, index in chunk if row not in failures], threads)

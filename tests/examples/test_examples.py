@@ -2,6 +2,7 @@
 
 import difflib
 import runpy
+import subprocess
 import sys
 from pathlib import Path
 
@@ -65,3 +66,26 @@ def test_runs(data, capsys, monkeypatch, tmp_path, name, own_loader):
     for words in expected[name]:
         assert words in printed
     assert "nan" not in printed
+
+
+def test_a_distributed_run_that_was_stopped_goes_on_to_the_same_weights(data, tmp_path):
+    """In the middle of its second epoch, which is the third of its four steps."""
+    pytest.importorskip("torchvision", reason="torchvision is not installed; it comes with softfeed[test]")
+
+    def run(output, *options):
+        torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+        script = [EXAMPLES / "distributed_resume.py", data, "--output", tmp_path / output, "--model", "shufflenet_v2_x0_5"]
+        size = ["--size", "32", "--batch-size", "2", "--epochs", "2"]
+        done = subprocess.run(
+            [*torchrun, *script, *size, *options], capture_output=True, text=True, timeout=300, check=False
+        )
+        assert done.returncode == 0, done.stderr[-2000:]
+        return done.stdout.splitlines()
+
+    whole = run("whole.pt")
+    assert [line.split(": ")[0] for line in whole] == ["epoch 1/2", "epoch 2/2"]
+    assert whole[1].endswith(" on 6 images")
+    assert len(run("cut.pt", "--save-every", "1", "--stop-after", "3")) == 1
+    assert run("cut.pt") == whole[1:]
+    model, other = (torch.load(tmp_path / name)["model"] for name in ("whole.pt", "cut.pt"))
+    assert all(torch.equal(model[name], other[name]) for name in model)

@@ -17,7 +17,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from ..pipelines import nvjpeg
+from ..pipelines import cores, nvjpeg
 from .machine import machine
 from .program import Program, in_one_line
 
@@ -40,8 +40,8 @@ def environment() -> dict[str, Any]:
         "libraries": [short(path) for path in nvjpeg.loaded_libraries(_LIBRARIES)],
         "cpu": {
             "cores": os.cpu_count(),
-            "usable": len(os.sched_getaffinity(0)),
-            "limit": _first_line(Path("/sys/fs/cgroup/cpu.max")),
+            "usable": cores.available(),
+            "quota": cores.quota(),
         },
         "shared_memory_gb": round(shutil.disk_usage("/dev/shm").total / 1e9, 1) if Path("/dev/shm").is_dir() else None,
     }
@@ -90,14 +90,6 @@ def _smi() -> dict[str, str] | None:
     except (OSError, subprocess.SubprocessError):
         return None
     return dict(zip(_SMI, map(str.strip, told.split(",")), strict=False))
-
-
-def _first_line(path: Path) -> str | None:
-    """What a file's first line says, such as "1600000 100000" for 16 cores; None where there is no such file."""
-    try:
-        return path.read_text(encoding="utf-8").splitlines()[0]
-    except (OSError, IndexError):
-        return None
 
 
 def _program() -> Program:

@@ -12,6 +12,8 @@ from typing import Any
 
 import psutil
 
+from ..pipelines import cores
+
 _PACKAGES = (
     "softfeed",
     "torch",
@@ -37,7 +39,7 @@ def machine(*packages: str) -> dict[str, Any]:
         "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
         "commit": _commit(),
         "processor": _processor(),
-        "cores": len(os.sched_getaffinity(0)),
+        "cores": cores.available(),
         "memory_gb": round(psutil.virtual_memory().total / 1e9, 1),
         "load_before": round(os.getloadavg()[0], 2),
         "gpu": None if gpu is None else {"name": gpu.name, "memory_gb": round(gpu.total_memory / 1e9, 1)},

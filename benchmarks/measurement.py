@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import statistics
 import sys
+import threading
 import time
 from collections.abc import Callable, Generator, Iterable, Mapping
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Protocol
 
 import psutil
@@ -178,15 +180,32 @@ def cpu_seconds() -> float:
 def wait_until_idle() -> bool:
     """Wait until this process and its children have done what they were still at; False if that takes too long.
 
-    A loader that is left has batches in flight, and workers that read ahead; the next turn would be slower by them.
+    A loader that is left has batches in flight, and workers that read ahead; the next turn would be slower by them. On
+    a machine that others keep busy such work gets little of a core, so its waiting for one counts as well.
     """
     end = time.perf_counter() + _PATIENCE_S
     while time.perf_counter() < end:
-        begin, before = time.perf_counter(), cpu_seconds()
+        begin, before, waits = time.perf_counter(), cpu_seconds(), _waits_for_cores()
         time.sleep(_IDLE_S)
-        if cpu_seconds() - before < _IDLE_SHARE * (time.perf_counter() - begin):
+        waited = sum(wait - waits.get(thread, 0.0) for thread, wait in _waits_for_cores().items())
+        if cpu_seconds() - before + waited < _IDLE_SHARE * (time.perf_counter() - begin):
             return True
     return False
+
+
+def _waits_for_cores() -> dict[str, float]:
+    """Seconds so far that other threads of this process, and those of its children, could run but got no core.
+
+    By thread, as those of one that ends are gone; empty where the kernel does not count them.
+    """
+    waits: dict[str, float] = {}
+    process = psutil.Process()
+    for one in [process, *process.children(recursive=True)]:
+        for thread in Path(f"/proc/{one.pid}/task").glob("*"):
+            with suppress(OSError):  # it has ended
+                waits[thread.name] = int((thread / "schedstat").read_text(encoding="ascii").split()[1]) / 1e9
+    waits.pop(str(threading.get_native_id()), None)  # this thread only looks, and waits for a core to do so
+    return waits
 
 
 def _machine_cpu_seconds() -> float:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import os
 import tempfile
 from contextlib import ExitStack
 from functools import partial
@@ -12,6 +11,7 @@ from typing import Any
 
 from PIL import Image
 
+from ..pipelines import cores
 from ..pipelines.shards.convert import convert
 from ..pipelines.shards.layout import ShardOptions
 from ..pipelines.sources import open_source
@@ -41,7 +41,7 @@ def run(session: Session, args: argparse.Namespace) -> Result:
     if source.raw_shape is not None and args.max_side is not None:
         raise ValueError(f"max-side must not be given for raw images, got {args.max_side}; it is for image folders")
     names = list(PEERS if source.raw_shape is None else RAW)
-    workers = session.played.threads or len(os.sched_getaffinity(0))
+    workers = session.played.threads or cores.available()
     with ExitStack() as stack:
         scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="softfeed-peers-")))
         folder, shards, images = source.root, source.root, len(source)

@@ -7,7 +7,6 @@ how the rate and the time to the first batch depend on the number of samples.
 from __future__ import annotations
 
 import argparse
-import os
 import statistics
 import tempfile
 import time
@@ -17,6 +16,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from ..pipelines import cores
 from ..pipelines.sources import open_source
 from . import synthetic
 from .measurement import Contender, Here, Rate, Turn
@@ -65,9 +65,9 @@ def powers(largest: int) -> list[int]:
 def _contenders(
     played: Played, samples: int, sets: dict[int, Played], stack: ExitStack
 ) -> dict[tuple[str, int], Contender]:
-    cores = len(os.sched_getaffinity(0))
+    usable = cores.available()
     contenders: dict[tuple[str, int], Contender] = {}
-    for threads in powers(cores):
+    for threads in powers(usable):
         contenders[THREADS, threads] = _player(replace(played, threads=threads))
     for size in BATCH_SIZES:
         if size <= samples:
@@ -75,7 +75,7 @@ def _contenders(
     for ranks in powers(most_ranks(played.device)):
         if ranks * played.batch_size <= samples:
             contenders[RANKS, ranks] = stack.enter_context(
-                Ranks(replace(played, threads=max(1, cores // ranks)), ranks)
+                Ranks(replace(played, threads=max(1, usable // ranks)), ranks)
             )
     for size, on_set in sets.items():
         contenders[SAMPLES, size] = _player(on_set)
@@ -86,7 +86,7 @@ def most_ranks(device: str) -> int:
     """Ranks that a machine is for: one on each of its GPUs, or one on each core."""
     import torch
 
-    return len(os.sched_getaffinity(0)) if device == "cpu" else torch.cuda.device_count()
+    return cores.available() if device == "cpu" else torch.cuda.device_count()
 
 
 def _player(played: Played) -> Here:

@@ -8,12 +8,12 @@ that costs in accuracy is for a training run to say.
 from __future__ import annotations
 
 import argparse
-import os
 import tempfile
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from ..pipelines import cores
 from ..pipelines.shards.convert import convert
 from ..pipelines.shards.layout import ShardOptions
 from ..pipelines.sources import open_source
@@ -63,7 +63,7 @@ def run(session: Session, args: argparse.Namespace) -> Result:
         facts: dict[str, Any] = {}
         for number, (name, options) in enumerate(forms(session.played.image_size).items()):
             session.progress.stage(f"converting: {name}")
-            written = convert(folder, Path(scratch, f"set-{number}"), options, workers=len(os.sched_getaffinity(0)))
+            written = convert(folder, Path(scratch, f"set-{number}"), options, workers=cores.available())
             contenders[name] = Here(of_loader(replace(session.played, data=str(written.folder)).loader()))
             facts[name] = {"mean_bytes": mean_bytes(written.folder)}
         rates, cache = session.measure(contenders, files_below(Path(scratch)))

@@ -7,7 +7,7 @@ import os
 import torch
 from torch.utils.data import get_worker_info
 
-from . import checks
+from . import checks, cores
 
 
 def pick_device(device: str | torch.device | None) -> torch.device:
@@ -63,15 +63,13 @@ def place_among_ranks(rank: int | None, world_size: int | None) -> tuple[int, in
 
 
 def default_threads(*, raw: bool) -> int:
-    """Threads for a graph: this process's cores, shared with the other ranks that torchrun started on this machine.
+    """Threads for a graph: this process's share of the cores.
 
     Raw images cost so little that Python's part, which runs beside the graph, needs a core of its own: on two cores one
     thread played raw CIFAR-100 faster than two (`softfeed bench RAW_SET --recipe soft-cifar`, without and with
     `--threads 2`).
     """
-    ranks = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
-    cores = len(os.sched_getaffinity(0)) // ranks
-    return max(1, cores - 1 if raw else cores)
+    return max(1, cores.share() - 1) if raw else cores.share()
 
 
 def default_prefetch(device: torch.device) -> int:

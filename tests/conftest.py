@@ -7,6 +7,18 @@ from collections.abc import Iterator
 
 import pytest
 
+try:
+    from hypothesis import HealthCheck, settings
+except ImportError:  # tests that need it skip, and say so
+    pass
+else:
+    # `pytest --hypothesis-profile random` looks for examples that no run has tried; what it finds is for `@example`.
+    # Examples have no deadline, as others may use the machine.
+    untimed = settings(deadline=None, print_blob=True, database=None, suppress_health_check=[HealthCheck.too_slow])
+    settings.register_profile("random", untimed)
+    settings.register_profile("repeatable", untimed, derandomize=True)
+    settings.load_profile("repeatable")
+
 # What only a GPU can get wrong: with `-m gpu` these files come first, as time on one may be short.
 FIRST = ("test_gpu.py", "test_gpu_decoder.py", "test_roi_probe.py", "test_decoder.py")
 

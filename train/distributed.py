@@ -12,6 +12,8 @@ import numpy as np
 import torch
 import torch.distributed as dist
 
+from ..pipelines.cores import local_world_size
+
 T = TypeVar("T")
 
 
@@ -44,11 +46,6 @@ class Process:
         if dist.is_available() and dist.is_initialized():
             return cls(torch.device(device), dist.get_rank(), dist.get_world_size())
         return cls(torch.device(device))
-
-
-def local_world_size() -> int:
-    """How many processes of the run share this machine; 1 without torchrun."""
-    return int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
 
 
 def pick_device(device: str | None = None) -> torch.device:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import io
-import os
 import platform
 import shlex
 from collections.abc import Sequence
@@ -16,6 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from ..pipelines import cores
 from . import digits, figures, findings, pixels
 from .comparison import BATCH_SIZE, MODEL, OCCLUSION, RECIPES, Comparison, Run, dali_version
 
@@ -107,7 +107,7 @@ def facts(comparison: Comparison, runs: Sequence[Run]) -> dict[str, str]:
         "Training": f"SGD, Nesterov momentum, lr {settings['lr']:.3g}, weight decay {settings['weight_decay']:.3g}, "
         f"warm-up and cosine; loss {settings['loss']}",
         "Took": computed + (f"; {reused} of them were done by an earlier call" if reused else ""),
-        "Machine": f"{_processor()}, {len(os.sched_getaffinity(0))} cores"
+        "Machine": f"{_processor()}, {cores.available()} cores"
         + (f", {torch.cuda.get_device_name(gpu)}" if gpu.type == "cuda" else ", no GPU used"),
         "Versions": f"softfeed {version('softfeed')}, Python {platform.python_version()}, PyTorch {torch.__version__}, "
         f"DALI {dali_version()}, {platform.system()}",

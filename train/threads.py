@@ -6,7 +6,8 @@ import os
 
 import torch
 
-from .distributed import Process, local_world_size
+from ..pipelines import cores
+from .distributed import Process
 
 
 def share_cores(process: Process, data_threads: int | None = None) -> int:
@@ -29,28 +30,16 @@ def share_cores(process: Process, data_threads: int | None = None) -> int:
     if data_threads is not None and data_threads < 1:
         raise ValueError(f"threads must be at least 1, got {data_threads}")
     if not _threads_are_set():
-        torch.set_num_threads(_own_cores())
+        torch.set_num_threads(cores.share())
     return default_data_threads(process.device) if data_threads is None else data_threads
 
 
 def default_data_threads(device: torch.device) -> int:
     """Threads that training gives the loader, by the rule of `share_cores`."""
-    return _own_cores() if device.type == "cuda" else max(1, _own_cores() // 2)
-
-
-def _own_cores() -> int:
-    """This process's share of the cores."""
-    return max(1, _available_cores() // local_world_size())
+    return cores.share() if device.type == "cuda" else max(1, cores.share() // 2)
 
 
 def _threads_are_set() -> bool:
     """Whether the user chose torch's threads, which torch has then read from the environment by itself."""
     threads = os.environ.get("OMP_NUM_THREADS", "")
-    return threads not in ("", "1" if local_world_size() > 1 else "")
-
-
-def _available_cores() -> int:
-    """Cores this process may run on, which in a container are fewer than the machine has."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+    return threads not in ("", "1" if cores.local_world_size() > 1 else "")

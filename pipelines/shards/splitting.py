@@ -26,7 +26,8 @@ def stratified(labels: NDArray[np.int64], val_share: float, seed: int) -> tuple[
     """Rows for training and for validation, each class in proportion.
 
     Every class gives its share rounded down or up, so that together they give the share of all, rounded; those with the
-    largest remainders round up. No class is left without a training image.
+    largest remainders round up. No class is left without a training image, so that classes of one image may leave
+    validation with fewer.
 
     Args:
         labels: int64 (num_samples,).
@@ -45,7 +46,7 @@ def stratified(labels: NDArray[np.int64], val_share: float, seed: int) -> tuple[
     wanted = counts * val_share
     taken = np.floor(wanted).astype(np.int64)
     missing = round(len(labels) * val_share) - int(taken.sum())
-    room = np.flatnonzero(taken + 1 < counts)
+    room = np.flatnonzero((taken + 1 < counts) & (taken < wanted))
     most = room[np.argsort(taken[room] - wanted[room], kind="stable")]
     taken[most[: max(missing, 0)]] += 1
     if not taken.any():

@@ -15,6 +15,8 @@ from multiprocessing.synchronize import Event
 from types import FrameType
 from typing import Any, TypeVar
 
+from .. import cores
+
 _WORTH_A_START = 2500  # images that a core decodes while a new process imports DALI and torch
 
 Job = TypeVar("Job")
@@ -61,7 +63,7 @@ def _interruption_deferred() -> Iterator[None]:
 
 def default_workers(images: int) -> int:
     """One process per core that this process may use, but no more than get a few thousand images each."""
-    return min(len(os.sched_getaffinity(0)), math.ceil(images / _WORTH_A_START))
+    return min(cores.available(), math.ceil(images / _WORTH_A_START))
 
 
 @contextmanager

@@ -6,9 +6,9 @@ import operator
 import os
 import subprocess
 import sys
-import threading
 import time
 from functools import partial
+from pathlib import Path
 
 import pytest
 from softfeed.benchmarks import measurement
@@ -85,17 +85,19 @@ def test_contenders_take_turns_and_the_cache_is_treated_before_each():
     assert {name: len(rate.images_per_s) for name, rate in rates.items()} == {"a": 2, "b": 2}
 
 
-def test_what_a_contender_left_under_way_is_done_before_the_next_turn():
+@pytest.mark.parametrize("starved", [False, True])
+def test_what_a_contender_left_under_way_is_done_before_the_next_turn(monkeypatch, starved):
+    """It computes, or waits for a core all the time, as others have them."""
     busy_until, begun = [0.0], []
+
+    def at_work():
+        return min(time.perf_counter(), busy_until[0])
+
+    monkeypatch.setattr(measurement, "cpu_seconds", lambda: 0.0 if starved else at_work())
+    monkeypatch.setattr(measurement, "_waits_for_cores", lambda: {"1": at_work()} if starved else {})
 
     def leaves_work():
         busy_until[0] = time.perf_counter() + 0.5
-
-        def burn():
-            while time.perf_counter() < busy_until[0]:
-                pass
-
-        threading.Thread(target=burn).start()
         yield 1
 
     def next_one():
@@ -105,6 +107,26 @@ def test_what_a_contender_left_under_way_is_done_before_the_next_turn():
     measure({"a": Whole(leaves_work), "b": Whole(next_one)}, seconds=0.01, repeats=2, progress=quiet())
     assert len(begun) == 3
     assert min(begun) > 0
+
+
+def test_waiting_for_a_core_is_seen():
+    if not Path("/proc/self/schedstat").exists():
+        pytest.skip("the kernel does not count what threads wait for cores")
+    code = "import os, sys\nos.sched_setaffinity(0, {int(sys.argv[1])})\nwhile True: pass"
+    core = str(min(os.sched_getaffinity(0)))
+    burning = [subprocess.Popen([sys.executable, "-c", code, core]) for _ in range(2)]  # of which one has to wait
+    try:
+        waited, end = 0.0, time.monotonic() + 30
+        while waited < 0.2:
+            assert time.monotonic() < end
+            time.sleep(0.01)
+            waits = measurement._waits_for_cores()
+            waited = sum(waits[str(process.pid)] for process in burning)
+    finally:
+        for process in burning:
+            process.kill()
+            process.wait()
+    assert not {str(process.pid) for process in burning} & measurement._waits_for_cores().keys()
 
 
 def test_what_never_rests_is_waited_for_once(monkeypatch):

@@ -74,8 +74,8 @@ def test_a_distributed_run_that_was_stopped_goes_on_to_the_same_weights(data, tm
 
     def run(output, *options):
         torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-        script = [EXAMPLES / "distributed_resume.py", data, "--output", tmp_path / output, "--model", "shufflenet_v2_x0_5"]
-        size = ["--size", "32", "--batch-size", "2", "--epochs", "2"]
+        script = [EXAMPLES / "distributed_resume.py", data, "--output", tmp_path / output]
+        size = ["--model", "shufflenet_v2_x0_5", "--size", "32", "--batch-size", "2", "--epochs", "2"]
         done = subprocess.run(
             [*torchrun, *script, *size, *options], capture_output=True, text=True, timeout=300, check=False
         )

@@ -16,7 +16,7 @@ IMAGE_WAYS = (by_few_frequencies, by_neighbours, by_transform)
 
 @pytest.mark.parametrize("way", IMAGE_WAYS)
 @given(height=st.integers(1, 150), width=st.integers(1, 150), level=st.integers(0, LEVELS - 1))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_every_way_is_exact_where_another_one_is_quicker_too(way, height, width, level):
     check(lambda images, levels: one_by_one(images, levels, way), images_of(height, width, 3), np.full(3, level))
 

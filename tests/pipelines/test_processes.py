@@ -229,7 +229,10 @@ def test_nothing_is_left_of_loaders_that_are_left_anyhow(noise_set):
     before = used()
     for _ in range(5):
         use()
-    after = used()
+    after, end = used(), time.monotonic() + 5
+    while any(after[name] > before[name] for name in before) and time.monotonic() < end:
+        time.sleep(0.05)  # the kernel lists a thread for a moment after it was joined
+        after = used()
     assert all(after[name] <= before[name] for name in before), (before, after)
 
 
@@ -237,15 +240,15 @@ def test_nothing_is_left_of_loaders_that_are_left_anyhow(noise_set):
 def test_a_read_that_hangs_is_named_and_left(noise_folder, make_loader, tmp_path):
     """A named pipe in the place of an image: whoever opens it waits for a writer for ever."""
     data = shutil.copytree(noise_folder, tmp_path / "data")
-    loader = make_loader(data, CROP, 4, shuffle=False, timeout=0.5)
+    loader = make_loader(data, CROP, 4, shuffle=False, timeout=3)  # of which the first batch needs some
     pipe = loader.source(9)
     Path(pipe).unlink()
     os.mkfifo(pipe)
     batches, played = iter(loader), []
     start = time.monotonic()
-    with pytest.raises(TimeoutError, match=r"a batch must come within 0\.5 s of .*, got none while reading") as caught:
+    with pytest.raises(TimeoutError, match=r"a batch must come within 3 s of .*, got none while reading") as caught:
         played.extend(batches)
-    assert time.monotonic() - start < 5
+    assert time.monotonic() - start < 20
     assert f"while reading {pipe} (in reading.py:" in str(caught.value)
     assert "_file < reading.py:" in str(caught.value)
     assert "\n" not in str(caught.value)
@@ -316,12 +319,12 @@ MEMORY = """
             for batch in loader:
                 pass
         used.append(resident())
-    print(used[9] / used[1])
+    print(np.median(used[6:]) / np.median(used[1:5]))
 """
 
 
 def test_memory_after_ten_epochs_is_that_after_two(photo_folder):
-    """Ten passes over ten images count as an epoch."""
+    """Ten passes over ten images count as an epoch; the middle of several, as memory also comes and goes."""
     assert float(python(MEMORY, photo_folder)) < 1.02
 
 

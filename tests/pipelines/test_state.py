@@ -312,7 +312,7 @@ def test_a_state_of_other_pixels_is_refused(noise_sets, make_loader):
 SIZES = {"batch_size": st.integers(1, 12), "world_size": st.integers(1, 4), "mode": st.sampled_from(["drop", "fill"])}
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(**SIZES, shuffle=st.booleans(), epochs=st.integers(1, 3), stop=st.integers(0, 40), data=st.data())
 def test_any_rank_stopped_anywhere_goes_on(
     noise_sets, make_loader, batch_size, world_size, mode, shuffle, epochs, stop, data

@@ -107,8 +107,8 @@ def test_new_threads_do_each_row_once(count, rows):
 
 
 def test_new_threads_that_nobody_waits_for_at_the_end_of_the_process():
-    found = []
-    at_once(lambda row: found.append(threading.current_thread()) or time.sleep(0.01), [(0,), (1,), (2,)], 3)
+    found, together = [], threading.Barrier(3, timeout=10)  # so that each takes one row
+    at_once(lambda row: found.append(threading.current_thread()) or together.wait(), [(0,), (1,), (2,)], 3)
     others = [thread for thread in found if thread is not threading.current_thread()]
     assert len(others) == 2
     assert all(thread.daemon for thread in others)
@@ -118,14 +118,17 @@ def test_new_threads_that_nobody_waits_for_at_the_end_of_the_process():
 @pytest.mark.parametrize("count", [1, 3])
 @pytest.mark.parametrize("kind", [KeyError, KeyboardInterrupt])
 def test_after_an_error_no_other_row_begins_and_those_under_way_end(count, kind):
-    begun, working = [], []
+    begun, working, failing = [], [], threading.Event()
 
     def work(row):
         begun.append(row)
         working.append(row)
-        time.sleep(0.002)
+        if row > 5:
+            failing.wait(10)  # however late the thread of row 5 gets a core
+        time.sleep(0.05)
         working.remove(row)
         if row == 5:
+            failing.set()
             raise kind(row)
 
     with pytest.raises(kind, match="5"):

@@ -145,7 +145,7 @@ def test_resumed_run_equals_the_uninterrupted_one_bit_for_bit(run, data, tmp_pat
     with monkeypatch.context() as patch:
         patch.setattr(checkpoint, "save", save_and_stop)
         assert main(arguments) == 130
-    assert capsys.readouterr().err == "softfeed: error: interrupted\n"
+    assert capsys.readouterr().err.splitlines()[-1] == "softfeed: error: interrupted"  # progress of slow steps precedes
     assert checkpoint.load(tmp_path / "cut" / "last.pt").epoch == 3
     assert main(arguments) == 0
     assert "3 of 6 epochs done" in capsys.readouterr().out

@@ -1,5 +1,4 @@
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -8,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from softfeed.pipelines import cores
 from softfeed.train.distributed import Process, RankError, joined, pick_device, rank_errors, seed_step
 from softfeed.train.engine import Trainer, TrainingPlan, evaluate
 from softfeed.train.threads import share_cores
@@ -162,7 +162,7 @@ def test_each_rank_and_step_has_its_own_generator_state():
 
 def test_cores_are_shared_between_data_and_network_and_between_ranks(monkeypatch):
     threads = torch.get_num_threads()
-    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(8)), raising=False)
+    monkeypatch.setattr(cores, "available", lambda: 8)
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     cpu, gpu = Process(torch.device("cpu")), Process(torch.device("cuda", 0))
     try:
@@ -182,7 +182,7 @@ def test_cores_are_shared_between_data_and_network_and_between_ranks(monkeypatch
 
 def test_threads_that_the_user_has_set_are_left_alone(monkeypatch):
     threads = torch.get_num_threads()
-    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(8)), raising=False)
+    monkeypatch.setattr(cores, "available", lambda: 8)
     cpu = Process(torch.device("cpu"))
     try:
         for processes, variable, expected in ((1, "1", 3), (2, "2", 3), (1, "", 8), (2, "1", 4)):  # torchrun sets the 1

@@ -20,7 +20,7 @@ from softfeed.pipelines.shards.shard_set import load
 from softfeed.pipelines.shards.workers import ordered_results, worker_processes
 
 _PROGRAM = """
-import os, signal, sys
+import os, signal, sys, time
 from softfeed.pipelines.shards import atomic
 from softfeed.pipelines.shards.convert import convert
 from softfeed.pipelines.shards.layout import ShardOptions
@@ -36,9 +36,13 @@ if __name__ == "__main__":
             os.kill(os.getpid(), signal.SIGKILL)
         flush(descriptor)
 
+    def wait_for_the_kill(stage, done, *_):
+        if not kill_at and done >= 4:
+            time.sleep(600)
+
     atomic.flush = flush_or_die
     container = sys.argv[5] if len(sys.argv) > 5 else "webdataset"
-    convert(source, dest, ShardOptions(shard_samples=2, format=container), workers=workers)
+    convert(source, dest, ShardOptions(shard_samples=2, format=container), workers=workers, progress=wait_for_the_kill)
 """
 
 

@@ -8,7 +8,7 @@ from PIL import Image
 from softfeed.pipelines.shards.oddities import oddities
 
 hypothesis = pytest.importorskip("hypothesis", reason="hypothesis is not installed; it comes with softfeed[test]")
-given, settings, st = hypothesis.given, hypothesis.settings, hypothesis.strategies
+given, st = hypothesis.given, hypothesis.strategies
 
 
 def _picture(mode="RGB"):
@@ -108,7 +108,6 @@ def test_an_adobe_segment_tells_channels_that_are_no_luma_and_chroma():
     assert oddities(image[:2] + adobe + image[2:], "a.jpg") == ["JPEG of RGB channels"]
 
 
-@settings(deadline=None)
 @given(st.sampled_from(sorted(ODD)), st.data())
 def test_damaged_headers_raise_nothing(case, data):
     image = bytearray(ODD[case][0])

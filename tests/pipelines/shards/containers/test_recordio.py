@@ -7,7 +7,7 @@ from softfeed.pipelines.shards.containers.container import USUAL, Columns, FileR
 from softfeed.pipelines.shards.containers.recordio import ShardWriter, contents, scan, set_index, unwrap
 
 hypothesis = pytest.importorskip("hypothesis", reason="hypothesis is not installed; it comes with softfeed[test]")
-given, settings, st = hypothesis.given, hypothesis.settings, hypothesis.strategies
+given, st = hypothesis.given, hypothesis.strategies
 
 MAGIC = struct.pack("<I", 0xCED7230A)
 
@@ -46,7 +46,6 @@ _pieces = st.lists(
 )
 
 
-@settings(deadline=None)
 @given(st.lists(_pieces.map(b"".join), min_size=1, max_size=4))
 def test_any_bytes_come_back(tmp_path_factory, images):
     path = tmp_path_factory.mktemp("any") / "a.rec"
@@ -156,7 +155,6 @@ def test_headers_that_do_not_fit_are_refused(tmp_path, payload, words):
         contents(entry, read, USUAL)
 
 
-@settings(deadline=None)
 @given(st.binary(max_size=200))
 def test_any_bytes_are_unwrapped_or_refused(data):
     for record in (data, MAGIC + data):

@@ -8,7 +8,7 @@ from softfeed.pipelines.shards.containers.container import Problem
 from softfeed.pipelines.shards.containers.tar import BLOCK, tar_members
 
 hypothesis = pytest.importorskip("hypothesis", reason="hypothesis is not installed; it comes with softfeed[test]")
-given, settings, st = hypothesis.given, hypothesis.settings, hypothesis.strategies
+given, st = hypothesis.given, hypothesis.strategies
 
 STYLES = (tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT)
 
@@ -27,7 +27,6 @@ _names = st.text(st.characters(codec="utf-8", exclude_characters="\0/"), min_siz
 )
 
 
-@settings(deadline=None)
 @given(st.dictionaries(_names, st.binary(max_size=1500), max_size=5), st.sampled_from(STYLES))
 def test_members_are_those_of_tarfile(tmp_path_factory, members, style):
     if style == tarfile.USTAR_FORMAT:
@@ -126,7 +125,6 @@ def test_ends_are_checked(tmp_path, data, words):
     assert words in problem.reason
 
 
-@settings(deadline=None)
 @given(st.binary(max_size=64), st.integers(0, 2 * BLOCK))
 def test_any_change_of_headers_ends_or_is_read(tmp_path_factory, change, start):
     path = _tar(tmp_path_factory.mktemp("any") / "a.tar", [("a" * 150, b"image"), ("b", b"c")], tarfile.GNU_FORMAT)

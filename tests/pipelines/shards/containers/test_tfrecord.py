@@ -21,7 +21,7 @@ from softfeed.pipelines.shards.containers.tfrecord import ShardWriter, contents,
 tfrecord = pytest.importorskip("tfrecord", reason="tfrecord is not installed; it comes with softfeed[test]")
 example_pb2 = tfrecord.example_pb2
 hypothesis = pytest.importorskip("hypothesis", reason="hypothesis is not installed; it comes with softfeed[test]")
-given, settings, st = hypothesis.given, hypothesis.settings, hypothesis.strategies
+given, st = hypothesis.given, hypothesis.strategies
 
 FEATURES = {
     "image/encoded": "byte",
@@ -142,7 +142,6 @@ def test_a_scan_believes_no_length(tmp_path):
     assert list(scan(tmp_path / "empty")) == []
 
 
-@settings(deadline=None)
 @given(st.integers(0, 10**6), st.integers(0, 7))
 def test_any_flipped_bit_of_a_record_is_noticed(position, bit):
     payload = _message(_feature("image/encoded", 1, _delimited(1, b"pixels" * 20)))
@@ -174,7 +173,6 @@ def _parsed(data):
     return example(lambda offset, size: data[offset : offset + size], 0, len(data))
 
 
-@settings(deadline=None)
 @given(st.binary(max_size=300))
 def test_any_bytes_are_parsed_or_refused(data):
     try:
@@ -185,7 +183,6 @@ def test_any_bytes_are_parsed_or_refused(data):
         assert all(0 <= place.offset <= place.offset + place.size <= len(data) for place in feature.places)
 
 
-@settings(deadline=None)
 @given(
     st.dictionaries(
         st.text(max_size=20),

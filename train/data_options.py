@@ -173,6 +173,7 @@ def in_terms_of_options() -> Iterator[None]:
         yield
     except ValueError as error:
         text = str(error).replace("use a smaller batch or last_batch='fill'", "use a smaller --batch-size")
+        text = text.replace(" or last_batch='fill'", "")
         if "must be the images' own size" in text:
             text = text.removesuffix("; use a crop that resizes, such as SoftCrop")
             text += "; give that as --image-size if it is square, or choose --recipe soft-imagenet for any size"

@@ -45,6 +45,23 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_resize_option(parser: argparse.ArgumentParser, *, default: str) -> None:
+    """Add --resize; `default` says what it is without."""
+    parser.add_argument(
+        "--resize",
+        type=int,
+        metavar="S",
+        help="in evaluation, pixels that the shorter side of an image is resized to before its centre is cut out; 256 "
+        f"for images of 224 pixels is what torchvision's published scores are of (default: {default})",
+    )
+
+
+def check_resize(resize: int | None, image_size: int) -> None:
+    """Raise ValueError if `add_resize_option` was given less than what is cut out; None is the same."""
+    if resize is not None and resize < image_size:
+        raise ValueError(f"resize must be at least image_size, {image_size}, got {resize}")
+
+
 def add_fault_options(parser: argparse.ArgumentParser) -> None:
     """Add --on-error, --max-errors and --read-timeout."""
     parser.add_argument(

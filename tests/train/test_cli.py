@@ -96,6 +96,35 @@ def test_evaluation_repeats_the_scores_of_training(run, data, capsys, tmp_path):
     assert sum(b["count"] for b in scores["bins"]) == scores["num_samples"] == 66
 
 
+def scores_of(tmp_path, *arguments):
+    """What `softfeed eval` writes for its arguments."""
+    path = tmp_path / "scores.json"
+    assert main(["eval", *map(str, arguments), "--device", "cpu", "--json", str(path)]) == 0
+    return json.loads(path.read_text())
+
+
+def test_evaluation_resizes_as_in_training_unless_told(run, data, tmp_path, capsys):
+    """Images of 40 x 48 pixels, of which the centre is 32 x 32 of what they are resized to."""
+    output = tmp_path / "run"
+    train = ["train", data, "--val", data, *SMALL, "--epochs", "1", "--output", str(output)]
+    assert main([*train, "--resize", "60"]) == 0
+    row = checkpoint.load(output / "last.pt").history[-1]
+    own, plain, same = (
+        scores_of(tmp_path, output / "last.pt", data, *more) for more in ([], ["--resize", "32"], ["--resize", "60"])
+    )
+    assert [scores["resize"] for scores in (own, plain, same)] == [60, 32, 60]
+    assert own["nll"] == same["nll"] == pytest.approx(row["nll"], rel=1e-5)
+    assert plain["nll"] != pytest.approx(row["nll"], rel=1e-4)
+    whole = scores_of(tmp_path, run[0] / "last.pt", data)
+    assert whole["resize"] is None
+    assert scores_of(tmp_path, run[0] / "last.pt", data, "--resize", "32")["nll"] == whole["nll"]
+    capsys.readouterr()
+    assert "resize must be 60 as in the run to resume, got None" in error_of(capsys, *train, "--resume")
+    assert "resize must be at least image_size, 32, got 31" in error_of(
+        capsys, "eval", output / "last.pt", data, "--resize", "31"
+    )
+
+
 def test_scores_that_could_not_be_written_are_not_computed(run, data, tmp_path, capsys, monkeypatch):
     def evaluate(*args, **settings):
         raise AssertionError("evaluated in vain")
@@ -204,13 +233,14 @@ def test_a_run_of_an_older_version_may_be_resumed(run, data, tmp_path, capsys):
     saved = checkpoint.load(run[0] / "last.pt")
     older = {name: value for name, value in saved.settings.items() if name not in ("data", "val")}
     older["recipe"] = older["recipe"].replace(", views=1", "")
-    del older["recipe_fields"]["views"]
+    del older["recipe_fields"]["views"], older["resize"]
     (tmp_path / "run").mkdir()
     checkpoint.save(tmp_path / "run" / "last.pt", replace(saved, settings=older))
     given = ["train", data, "--val", data, *SMALL, "--epochs", "6", "--output", str(tmp_path / "run"), "--resume"]
     assert main(given) == 0
     capsys.readouterr()
     assert "recipe must be 'Recipe(crop=SoftCrop(" in error_of(capsys, *given, "--recipe", "soft-imagenet-ra")
+    assert "resize must be None as in the run to resume, got 40" in error_of(capsys, *given, "--resize", "40")
 
 
 @pytest.mark.parametrize(
@@ -227,6 +257,7 @@ def test_a_run_of_an_older_version_may_be_resumed(run, data, tmp_path, capsys):
         (["--batch-size", "67"], "samples, 66 (66 samples on 1 rank(s)), got 67; use a smaller --batch-size\n"),
         (["--threads", "0"], "threads must be at least 1, got 0"),
         (["--seed", "-1"], "seed must not be negative, got -1"),
+        (["--resize", "20"], "resize must be at least image_size, 32, got 20"),
         (["--image-size", "0"], "image_size must be a whole number of at least 1, got 0"),
         (["--sigma-decay-epochs", "3"], "sigma-decay-epochs must be in [0, 2], got 3"),
         (

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Generator, Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import closing
 from functools import cached_property
 from typing import Any
@@ -68,6 +68,9 @@ class Loader:
         recipe: What is done to each image.
         batch_size: Samples of a batch on this rank, >= 1.
         image_size: Side S of the square output in pixels, >= 1; None is the longer side of raw images, else 224.
+        classes: Names that labels are positions in, such as `classes` of the training set's loader for its validation
+            set. The data may have no image of some of them, but has no other classes. None takes the data's own: the
+            subfolders of an image folder in sorted order, each of which must hold an image, or those of the shard set.
         seed: Seed of order and draws, >= 0.
         device: "cpu", "cuda", "cuda:1"...; None is the GPU if there is one, else the CPU.
         shuffle: Whether each epoch has a new order; None shuffles for a training recipe only.
@@ -131,6 +134,7 @@ class Loader:
         batch_size: int,
         image_size: int | None = None,
         *,
+        classes: Sequence[str] | None = None,
         seed: int = 0,
         device: str | torch.device | None = None,
         shuffle: bool | None = None,
@@ -167,7 +171,7 @@ class Loader:
         self.device = pick_device(device)
         prefetch = default_prefetch(self.device) if prefetch is None else prefetch
         checks.whole("prefetch", prefetch)
-        self._source = open_source(data)
+        self._source = open_source(data, classes)
         self.image_size = image_size = self._source.usual_size if image_size is None else image_size
         checks.whole("image_size", image_size)
         _check_sizes(recipe, self._source, image_size)

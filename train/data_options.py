@@ -199,6 +199,28 @@ def in_terms_of_options() -> Iterator[None]:
         raise ValueError(text) from error
 
 
+@contextmanager
+def classes_of(owner: str, *, option: str) -> Iterator[None]:
+    """Errors about data whose classes are not those that its loader was given, in terms of where these are from."""
+    try:
+        yield
+    except ValueError as error:
+        text = str(error)
+        if not text.startswith("data must have no classes but"):
+            raise
+        text = option + text.removeprefix("data").replace(" given, got ", f" of {owner}, got ", 1)
+        raise ValueError(text) from error
+
+
+def told_of_empty_classes(loader: Loader, *, option: str) -> list[str]:
+    """A line about classes of which the data has no image, if there are any."""
+    from ..pipelines.sources import named
+
+    held = set(loader.dataset.targets)
+    empty = [name for label, name in enumerate(loader.classes) if label not in held]
+    return [f"{option} has no image of {named(empty)}, of {loader.num_classes:,} classes"] if empty else []
+
+
 def check_own_size(loader: Loader) -> None:
     """Raise ValueError where a crop that does not resize cannot take the images, if that can be told before reading.
 

@@ -59,7 +59,8 @@ def run(args: argparse.Namespace) -> int:
             skipped = report({"evaluation": loader}, process)
         if process.is_main:
             numbers = f"top-1 {scores.top1:.2%}  top-5 {scores.top5:.2%}  NLL {scores.nll:.4f}  ECE {scores.ece:.4f}"
-            print("\n".join([f"{numbers}  ({scores.num_samples:,} images)", *skipped]))
+            about = [*data_options.told_of_empty_classes(loader, option="data"), *skipped]
+            print("\n".join([f"{numbers}  ({scores.num_samples:,} images)", *about]))
             if args.json is not None:
                 _write_json(args, scores, _resize(args, checkpoint))
     return 0
@@ -89,22 +90,19 @@ def _prepare(
     trained = Recipe(normalize=Normalize(tuple(settings["mean"]), tuple(settings["std"])))
     resize = _resize(args, checkpoint)
     data_options.check_resize(resize, settings["image_size"])
-    loader = Loader(
-        args.data,
-        presets.evaluation(trained, resize=resize, occlusion=args.occlusion),
-        args.batch_size,
-        settings["image_size"],
-        seed=args.seed,
-        device=process.device,
-        num_threads=share_cores(process, args.threads),
-        **data_options.fault_settings(args),
-    )
-    stack.enter_context(loader)
-    if loader.classes != checkpoint.classes:
-        raise ValueError(
-            f"data must have the {len(checkpoint.classes)} classes of the checkpoint, got {loader.num_classes} "
-            f"classes or other names in {args.data}"
+    with data_options.classes_of("the checkpoint", option="data"):
+        loader = Loader(
+            args.data,
+            presets.evaluation(trained, resize=resize, occlusion=args.occlusion),
+            args.batch_size,
+            settings["image_size"],
+            classes=checkpoint.classes,
+            seed=args.seed,
+            device=process.device,
+            num_threads=share_cores(process, args.threads),
+            **data_options.fault_settings(args),
         )
+    stack.enter_context(loader)
     outputs = len(checkpoint.classes) + settings.get("extra_classes", 0)
     model = models.build(settings["model"], outputs, image_size=settings["image_size"])
     model.load_state_dict(checkpoint.model)

@@ -220,12 +220,9 @@ def _loaders(
         return batches, None
     evaluation = presets.evaluation(recipe, resize=args.resize)
     options["fancy_upsampling"] = True  # as in `softfeed eval`, on any machine, so that scores compare
-    validation = stack.enter_context(Loader(args.val, evaluation, args.batch_size, image_size, **options))
-    if validation.classes != batches.classes:
-        raise ValueError(
-            f"val must have the classes of the training data, got {validation.num_classes} classes in {args.val} "
-            f"and {batches.num_classes} in {args.data}, or other names"
-        )
+    options["classes"] = batches.classes
+    with data_options.classes_of("the training data", option="val"):
+        validation = stack.enter_context(Loader(args.val, evaluation, args.batch_size, image_size, **options))
     return batches, validation
 
 
@@ -258,6 +255,8 @@ def _header(args: argparse.Namespace, job: _Job, trainer: Trainer) -> str:
         f"pixels; batch {settings['batch_size']}, lr {job.plan.lr:.3g}, {process.world_size} x {process.device.type}",
         f"recipe: {settings['recipe']}",
     ]
+    if job.validation is not None:
+        lines += data_options.told_of_empty_classes(job.validation, option="val")
     if args.resume:
         done = f"{trainer.epoch} of {args.epochs} epochs done"
         if trainer.steps_to_skip:

@@ -125,6 +125,24 @@ def test_evaluation_resizes_as_in_training_unless_told(run, data, tmp_path, caps
     )
 
 
+def test_validation_without_images_of_a_class_counts_labels_as_training_does(run, data, tmp_path, capsys):
+    val = copied(data, tmp_path / "val")
+    shutil.rmtree(val / "blue")
+    whole = ["train", data, "--val", val, *SMALL, "--epochs", "6", "--output", tmp_path / "run"]
+    assert main([str(argument) for argument in whole]) == 0
+    printed = capsys.readouterr().out
+    assert "\nval has no image of 'blue', of 3 classes\n" in printed
+    row = checkpoint.load(tmp_path / "run" / "last.pt").history[-1]
+    assert row["top1"] > 0.8
+    shards = convert(val, tmp_path / "set", workers=1).folder
+    (val / "blue").mkdir()
+    for evaluated in (val, shards):
+        scores = scores_of(tmp_path, tmp_path / "run" / "last.pt", evaluated)
+        assert scores["nll"] == pytest.approx(row["nll"], rel=1e-5)
+        assert "data has no image of 'blue', of 3 classes" in capsys.readouterr().out
+    assert main([str(argument) for argument in [*whole, "--resume"]]) == 0
+
+
 def test_scores_that_could_not_be_written_are_not_computed(run, data, tmp_path, capsys, monkeypatch):
     def evaluate(*args, **settings):
         raise AssertionError("evaluated in vain")
@@ -340,9 +358,11 @@ def test_bad_checkpoints_and_data_are_one_line(run, data, tmp_path, capsys):
     for name in ("cat", "dog"):
         (tmp_path / "pets" / name).mkdir(parents=True)
         Image.new("RGB", (40, 40)).save(tmp_path / "pets" / name / "1.png")
-    assert "data must have the 3 classes of the checkpoint, got 2" in error_of(
-        capsys, "eval", output / "last.pt", tmp_path / "pets"
-    )
+    other = f"must have no classes but the 3 of {{}}, got 'cat', 'dog' in {tmp_path / 'pets'}, which lacks 'blue', "
+    wrong = error_of(capsys, "eval", output / "last.pt", tmp_path / "pets")
+    assert "error: data " + other.format("the checkpoint") in wrong
+    train = ["train", data, "--val", tmp_path / "pets", *SMALL, "--epochs", "1", "--output", tmp_path / "run"]
+    assert "error: val " + other.format("the training data") in error_of(capsys, *train)
     saved = checkpoint.load(output / "last.pt")
     checkpoint.save(tmp_path / "own.pt", checkpoint.Checkpoint({}, saved.classes, 1, saved.model, {}, []))
     assert "without image_size in its settings" in error_of(capsys, "eval", tmp_path / "own.pt", data)

@@ -14,7 +14,9 @@ _TRAINING = ("train", "training")
 _SPLITS = frozenset({*_TRAINING, "val", "valid", "validation", "test", "testing", "eval", "dev"})
 
 
-def scan_image_folder(root: str | os.PathLike[str]) -> tuple[list[str], NDArray[np.int64], tuple[str, ...]]:
+def scan_image_folder(
+    root: str | os.PathLike[str], *, empty_classes: bool = False
+) -> tuple[list[str], NDArray[np.int64], tuple[str, ...]]:
     """List the images of a folder whose subfolders are the classes.
 
     Classes are the subfolders of `root` sorted by name; images may lie deeper. Hidden files and folders are
@@ -22,6 +24,7 @@ def scan_image_folder(root: str | os.PathLike[str]) -> tuple[list[str], NDArray[
 
     Args:
         root: the folder.
+        empty_classes: allow subfolders without an image.
 
     Returns:
         paths (root included, sorted within a class), their labels int64 (num_images,), and the class names.
@@ -29,8 +32,8 @@ def scan_image_folder(root: str | os.PathLike[str]) -> tuple[list[str], NDArray[
     Raises:
         FileNotFoundError: if `root` does not exist, or holds no image.
         NotADirectoryError: if `root` is not a folder.
-        ValueError: if images lie directly in `root`, there is no subfolder, one of them holds no image, or they are
-            the splits of a data set (train, val, ...) whose classes lie one level deeper.
+        ValueError: if images lie directly in `root`, there is no subfolder, one of them holds no image that must, or
+            they are the splits of a data set (train, val, ...) whose classes lie one level deeper.
     """
     root = os.fspath(root)
     if not Path(root).exists():
@@ -47,7 +50,7 @@ def scan_image_folder(root: str | os.PathLike[str]) -> tuple[list[str], NDArray[
         found = sorted(_images(os.path.join(root, name), skipped))  # noqa: PTH118 - pathlib is 5 times slower here
         paths += found
         counts.append(len(found))
-    _require_images(root, classes, counts, skipped)
+    _require_images(root, classes, counts, skipped, empty_classes=empty_classes)
     return paths, np.repeat(np.arange(len(classes), dtype=np.int64), counts), classes
 
 
@@ -116,15 +119,19 @@ def _extension(name: str) -> str:
     return name.rpartition(".")[2].lower()
 
 
-def _require_images(root: str, classes: tuple[str, ...], counts: list[int], skipped: Counter[str]) -> None:
-    """Raise if there is no image at all, or none in some class."""
+def _require_images(
+    root: str, classes: tuple[str, ...], counts: list[int], skipped: Counter[str], *, empty_classes: bool
+) -> None:
+    """Raise if there is no image at all, or none in some class that must have one."""
     known = ", ".join(sorted(EXTENSIONS))
     if not any(counts):
         others = ", ".join(f"{count} .{extension}" for extension, count in sorted(skipped.items())) or "no file"
         raise FileNotFoundError(f"image folder must hold images ({known}), got {others} below {root}{_advice(skipped)}")
     empty = [name for name, count in zip(classes, counts, strict=True) if not count]
-    if empty:
+    if empty and not empty_classes:
         raise ValueError(
             f"every class folder must hold an image ({known}), got none in {len(empty)} of {len(classes)} "
-            f"(first: {empty[0]}) in {root}; fill or remove them"
+            f"(first: {empty[0]}) in {root}; fill or remove them, "
+            "and where the labels of other classes must not move up for that, as in validation, give the loader the "
+            "classes of the training set: Loader(classes=train_loader.classes)"
         )

@@ -8,7 +8,7 @@ import zlib
 from dataclasses import replace
 
 from .shards import shard_set
-from .shards.sources.folder import scan_image_folder
+from .shards.sources.folder import scan_image_folder, status_of
 from .sources import Source
 
 
@@ -33,7 +33,7 @@ def fingerprint(data: str | os.PathLike[str]) -> str:
     start = len(os.path.join(os.fspath(data), ""))  # noqa: PTH118 - a million times, strings are faster
     checksum = 0
     for path in paths:
-        line = f"{path[start:]}\0{os.stat(path).st_size}\n"  # noqa: PTH116
+        line = f"{path[start:]}\0{status_of(path).st_size}\n"
         checksum = zlib.crc32(os.fsencode(line), checksum)
     return _words("image folder", len(paths), checksum)
 

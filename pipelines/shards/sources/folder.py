@@ -1,6 +1,8 @@
 """Image folders: `root/class/**/image`, one class per subfolder of the root."""
 
+import errno
 import os
+import stat
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -54,6 +56,21 @@ def scan_image_folder(
     return paths, np.repeat(np.arange(len(classes), dtype=np.int64), counts), classes
 
 
+def status_of(path: str) -> os.stat_result:
+    """Status of an image file; of the link itself for one that leads nowhere, which is listed like a file.
+
+    Raises:
+        OSError: if it is gone.
+    """
+    try:
+        return os.stat(path)  # noqa: PTH116 - a Path for each of millions of files would cost seconds
+    except OSError:
+        link = os.lstat(path)
+        if not stat.S_ISLNK(link.st_mode):
+            raise
+        return link
+
+
 def _class_names(root: str) -> tuple[str, ...]:
     """Sorted names of the subfolders of `root`; raises if there is none."""
     with os.scandir(root) as listing:
@@ -105,7 +122,7 @@ def _images(folder: str, skipped: Counter[str], above: tuple[str, ...] = ()) -> 
         for entry in listing:
             if entry.name.startswith("."):
                 continue
-            if entry.is_dir():
+            if _is_folder(entry):
                 if entry.is_symlink() and os.path.realpath(entry.path) in map(os.path.realpath, (*above, folder)):
                     raise ValueError(f"image folder must not loop, got {entry.path} linking to a folder above it")
                 yield from _images(entry.path, skipped, (*above, folder))
@@ -113,6 +130,15 @@ def _images(folder: str, skipped: Counter[str], above: tuple[str, ...] = ()) -> 
                 yield entry.path
             else:
                 skipped[_extension(entry.name)] += 1
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError as error:
+        if error.errno != errno.ELOOP:
+            raise
+        return False  # a link to itself is no more than one that leads nowhere
 
 
 def _extension(name: str) -> str:

@@ -6,7 +6,7 @@ import os
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import closing
 from functools import cached_property
-from typing import Any
+from typing import Any, SupportsIndex
 
 import numpy as np
 import torch
@@ -248,9 +248,11 @@ class Loader:
     # frameworks that find a sampler look for this beside it; DataLoader has None where it makes no batches of samples
     batch_sampler = None
 
-    @property
+    @cached_property
     def dataset(self) -> DatasetView:
-        """The data set as frameworks look for it: `len`, `classes`, `class_to_idx`, `targets`."""
+        """The data set as frameworks look for it: `len`, `classes`, `class_to_idx`, `targets`; `dataset[i]` is sample
+        `i`, its whole image and its label.
+        """
         return DatasetView(self._source)
 
     @property
@@ -330,15 +332,14 @@ class Loader:
         """The samples that were skipped on this rank, with `index`, `source` and `reason`, as they were found."""
         return self._errors.errors
 
-    def source(self, index: int) -> str:
+    def source(self, index: SupportsIndex) -> str:
         """Where sample `index` lies: its file, or its shard, offset and original name.
 
         Raises:
+            TypeError: if that is no whole number, or several.
             IndexError: if there is no such sample.
         """
-        if not 0 <= index < len(self._source):
-            raise IndexError(f"index must be of a sample, from 0 to {len(self._source) - 1:,}, got {index}")
-        return self._source.describe(index)
+        return self._source.describe(self._source.position(index))
 
     def __iter__(self) -> Iterator[Any]:
         self._stop("another one")

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import operator
 import os
 import reprlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import SupportsIndex
 
 import numpy as np
 
@@ -58,6 +60,26 @@ class Source:
     def usual_size(self) -> int:
         """Pixels a side that images are played with, unless somebody says otherwise."""
         return usual_size(self.raw_shape)
+
+    def position(self, index: SupportsIndex, *, lowest: int = 0) -> int:
+        """The plain number of a sample.
+
+        Args:
+            index: The same, maybe of numpy's or torch's.
+            lowest: Where indices begin; those below 0 count from the end.
+
+        Raises:
+            TypeError: if `index` is no whole number, or several.
+            IndexError: if there is no such sample.
+        """
+        try:
+            number = operator.index(index)
+        except TypeError:
+            got = " ".join(reprlib.repr(index).split())
+            raise TypeError(f"index must be one whole number, got {got}") from None
+        if not lowest <= number < len(self):
+            raise IndexError(f"index must be of a sample, from {lowest:,} to {len(self) - 1:,}, got {number}")
+        return number % len(self)
 
     def describe(self, index: int) -> str:
         """Where sample `index` lies, for messages: the image file, or shard, offset and original name."""

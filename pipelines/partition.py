@@ -100,7 +100,7 @@ def _spread_rest(steps: list[Step], rest: int, rank: int, world_size: int, begin
 def _too_few(samples: int, world_size: int, *other: str) -> ValueError:
     """What no batch size helps against, and `other` advice."""
     advice = " ".join([f"use at most {samples} rank(s)", *other])
-    return ValueError(f"there must be a sample for each of {world_size} ranks, got {samples}; {advice}")
+    return ValueError(f"a step must have a sample for each of {world_size} ranks, got {samples}; {advice}")
 
 
 def _share(begin: int, count: int, rank: int, world_size: int) -> Step:

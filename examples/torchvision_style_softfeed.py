@@ -12,7 +12,7 @@ from torchvision.transforms import v2
 def load_data(args):
     settings = {"batch_size": args.batch_size, "image_size": args.size, "num_threads": args.workers}
     train_loader = Loader(f"{args.data}/train", presets.by_name("soft-imagenet"), targets="soft", **settings)
-    val_loader = Loader(f"{args.data}/val", presets.evaluation(), **settings)
+    val_loader = Loader(f"{args.data}/val", presets.evaluation(), classes=train_loader.classes, **settings)
     return train_loader, val_loader
 
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 import os
 import zlib
+from dataclasses import replace
 
 from .shards import shard_set
-from .shards.sources.folder import scan_image_folder
+from .shards.sources.folder import scan_image_folder, status_of
 from .sources import Source
 
 
@@ -28,11 +29,11 @@ def fingerprint(data: str | os.PathLike[str]) -> str:
     """
     if shard_set.is_shard_set(data):
         return _of_shard_set(shard_set.load(data))
-    paths, _, _ = scan_image_folder(data)
+    paths, _, _ = scan_image_folder(data, empty_classes=True)
     start = len(os.path.join(os.fspath(data), ""))  # noqa: PTH118 - a million times, strings are faster
     checksum = 0
     for path in paths:
-        line = f"{path[start:]}\0{os.stat(path).st_size}\n"  # noqa: PTH116
+        line = f"{path[start:]}\0{status_of(path).st_size}\n"
         checksum = zlib.crc32(os.fsencode(line), checksum)
     return _words("image folder", len(paths), checksum)
 
@@ -40,8 +41,13 @@ def fingerprint(data: str | os.PathLike[str]) -> str:
 def name(source: Source) -> str:
     """Words like those of `fingerprint` for a data set that is open, without touching its files.
 
-    An image folder is known by the paths of its images alone.
+    An image folder is known by the paths of its images alone. Data that was given other classes is known by these,
+    too.
     """
+    if source.relabelled:
+        classes = zlib.crc32(json.dumps(source.classes).encode())
+        own = name(replace(source, relabelled=False))
+        return f"{own}, in {len(source.classes):,} given classes, checksum {classes:08x}"
     if source.shard_set is not None:
         return _of_shard_set(source.shard_set)
     start = len(os.path.join(source.root, ""))  # noqa: PTH118 - as above

@@ -5,10 +5,10 @@ from __future__ import annotations
 import os
 import warnings
 import weakref
-from collections.abc import Generator, Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import closing
 from functools import cached_property
-from typing import Any, NoReturn
+from typing import Any, NoReturn, SupportsIndex
 
 import numpy as np
 import torch
@@ -72,6 +72,9 @@ class Loader:
         recipe: What is done to each image.
         batch_size: Samples of a batch on this rank, >= 1.
         image_size: Side S of the square output in pixels, >= 1; None is the longer side of raw images, else 224.
+        classes: Names that labels are positions in, such as `classes` of the training set's loader for its validation
+            set. The data may have no image of some of them, but has no other classes. None takes the data's own: the
+            subfolders of an image folder in sorted order, each of which must hold an image, or those of the shard set.
         seed: Seed of order and draws, >= 0.
         device: "cpu", "cuda", "cuda:1"...; None is the GPU if there is one, else the CPU.
         shuffle: Whether each epoch has a new order; None shuffles for a training recipe only, see `Recipe.training`.
@@ -135,6 +138,7 @@ class Loader:
         batch_size: int,
         image_size: int | None = None,
         *,
+        classes: Sequence[str] | None = None,
         seed: int = 0,
         device: str | torch.device | None = None,
         shuffle: bool | None = None,
@@ -171,7 +175,7 @@ class Loader:
         self.recipe, self.batch_size, self.seed = recipe, batch_size, seed
         self.device = pick_device(device)
         prefetch = default_prefetch(self.device) if prefetch is None else checks.whole("prefetch", prefetch)
-        self._source = open_source(data)
+        self._source = open_source(data, classes)
         image_size = self._source.usual_size if image_size is None else checks.whole("image_size", image_size)
         self.image_size = image_size
         _check_sizes(recipe, self._source, image_size)
@@ -261,9 +265,11 @@ class Loader:
     # frameworks that find a sampler look for this beside it; DataLoader has None where it makes no batches of samples
     batch_sampler = None
 
-    @property
+    @cached_property
     def dataset(self) -> DatasetView:
-        """The data set as frameworks look for it: `len`, `classes`, `class_to_idx`, `targets`."""
+        """The data set as frameworks look for it: `len`, `classes`, `class_to_idx`, `targets`; `dataset[i]` is sample
+        `i`, its whole image and its label.
+        """
         return DatasetView(self._source)
 
     @property
@@ -365,15 +371,14 @@ class Loader:
         """The samples that were skipped on this rank, with `index`, `source` and `reason`, as they were found."""
         return self._errors.errors
 
-    def source(self, index: int) -> str:
+    def source(self, index: SupportsIndex) -> str:
         """Where sample `index` lies: its file, or its shard, offset and original name.
 
         Raises:
+            TypeError: if that is no whole number, or several.
             IndexError: if there is no such sample.
         """
-        if not 0 <= index < len(self._source):
-            raise IndexError(f"index must be of a sample, from 0 to {len(self._source) - 1:,}, got {index}")
-        return self._source.describe(index)
+        return self._source.describe(self._source.position(index))
 
     def __reduce__(self) -> NoReturn:
         raise TypeError(

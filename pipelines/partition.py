@@ -66,6 +66,8 @@ def partition(
     steps = [Step(begin + rank * batch_size, batch_size, begin, begin + whole) for begin in begins]
     if last_batch == "drop":
         if not steps and not position:
+            if num_samples < world_size:
+                raise _too_few(num_samples, world_size, "or last_batch='fill'")
             raise ValueError(
                 f"batch_size must be at most a rank's share of the samples, {num_samples // world_size} "
                 f"({num_samples} samples on {world_size} rank(s)), got {batch_size}; "
@@ -82,7 +84,9 @@ def _spread_rest(steps: list[Step], rest: int, rank: int, world_size: int, begin
     if rest >= world_size:
         return [*steps, _share(begin, rest, rank, world_size)]
     # Too few for one each: play them together with the last full step, in two steps of about half a batch.
-    if not steps or steps[-1].count < 2:
+    if not steps:
+        raise _too_few(rest, world_size)
+    if steps[-1].count < 2:
         raise ValueError(
             f"the last step must have a sample for each of {world_size} ranks, got {rest}; "
             "use a batch_size of at least 2, or fewer ranks"
@@ -91,6 +95,12 @@ def _spread_rest(steps: list[Step], rest: int, rank: int, world_size: int, begin
     rest += steps[-1].count * world_size
     half = rest // 2
     return [*steps[:-1], _share(begin, half, rank, world_size), _share(begin + half, rest - half, rank, world_size)]
+
+
+def _too_few(samples: int, world_size: int, *other: str) -> ValueError:
+    """What no batch size helps against, and `other` advice."""
+    advice = " ".join([f"use at most {samples} rank(s)", *other])
+    return ValueError(f"a step must have a sample for each of {world_size} ranks, got {samples}; {advice}")
 
 
 def _share(begin: int, count: int, rank: int, world_size: int) -> Step:

@@ -71,8 +71,11 @@ def by_name(name: str) -> Recipe:
             and "-moll" for mollification: "soft-imagenet-ta-cutmix-moll".
 
     Raises:
+        TypeError: if that is no text.
         ValueError: if there is no such name; the message lists the nearest.
     """
+    if not isinstance(name, str):
+        raise TypeError(f"recipe must be the name of a preset, such as 'soft-imagenet', got {name!r}")
     if name in _PRESETS:
         return _PRESETS[name]
     reordered = [known for known in names() if sorted(known.split("-")) == sorted(name.split("-"))]

@@ -100,6 +100,17 @@ class SampleReader:
             failures = {row: self._broken[i] for row, i in enumerate(indices.tolist()) if i in self._broken}
         return self._pixels[indices], failures
 
+    def read_one(self, index: int) -> np.ndarray:
+        """Bytes of a sample, uint8 (bytes,); of a raw image its pixels, uint8 (height, width, 3).
+
+        Raises:
+            ReadError: if it could not be read.
+        """
+        images, failures = self._read(np.array([index]))
+        if failures:
+            raise failures[0]
+        return images[0]
+
     def _read(self, indices: np.ndarray) -> tuple[list[np.ndarray] | np.ndarray, dict[int, ReadError]]:
         source, failures = self._source, {}
         self._checked.clear()

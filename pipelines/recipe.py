@@ -35,21 +35,26 @@ class Normalize:
     The defaults are ImageNet's. Where a window reaches outside its image, the output is 0, the mean colour.
 
     Attributes:
-        mean: Mean of the red, green and blue channel, in [0, 1].
-        std: Standard deviation of the three channels, > 0.
+        mean: Mean of the red, green and blue channel, in [0, 1]; a list, array or tensor becomes a tuple of floats.
+        std: Standard deviation of the three channels, > 0; likewise.
     """
 
     mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
     std: tuple[float, float, float] = (0.229, 0.224, 0.225)
 
     def __post_init__(self) -> None:
-        for name, values in (("mean", self.mean), ("std", self.std)):
+        for name, check in (("mean", checks.share), ("std", checks.positive)):
+            values = getattr(self, name)
+            values = values.tolist() if hasattr(values, "tolist") else values
+            if not isinstance(values, tuple | list):
+                raise ValueError(f"{name} must have three values, one per channel, got {values!r}")
             if len(values) != 3:
                 raise ValueError(f"{name} must have three values, one per channel, got {len(values)}")
-        for value in self.mean:
-            checks.share("mean", value)
+            for value in values:
+                check(name, value)
+            # recipes are compared and written down, and arrays have no equality and too few digits for that
+            object.__setattr__(self, name, tuple(map(float, values)))
         for value in self.std:
-            checks.positive("std", value)
             if value > 2:
                 raise ValueError(f"std must be that of pixels scaled to [0, 1], got {value}; divide by 255")
 

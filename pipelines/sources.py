@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import operator
 import os
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+import reprlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import SupportsIndex
 
 import numpy as np
 
@@ -13,6 +16,7 @@ from .shards.shard_set import ShardSet, is_shard_set, load
 from .shards.sources.folder import scan_image_folder
 
 WHOLE_FILE = -1
+_NAMED = 3  # classes that a message names
 
 
 @dataclass(frozen=True)
@@ -32,6 +36,7 @@ class Source:
         raw_shape: (height, width, 3) if the bytes are uint8 HWC pixels, None if they are an encoded image.
         shard_set: The shard set that this is, or None.
         multipart: Parts of the images that a RecordIO set holds in several, by sample.
+        relabelled: Whether `classes` were given, and are others than the data's own.
     """
 
     root: Path
@@ -46,6 +51,7 @@ class Source:
     raw_shape: tuple[int, int, int] | None
     shard_set: ShardSet | None
     multipart: Mapping[int, int] = field(default_factory=dict)
+    relabelled: bool = False
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -54,6 +60,26 @@ class Source:
     def usual_size(self) -> int:
         """Pixels a side that images are played with, unless somebody says otherwise."""
         return usual_size(self.raw_shape)
+
+    def position(self, index: SupportsIndex, *, lowest: int = 0) -> int:
+        """The plain number of a sample.
+
+        Args:
+            index: The same, maybe of numpy's or torch's.
+            lowest: Where indices begin; those below 0 count from the end.
+
+        Raises:
+            TypeError: if `index` is no whole number, or several.
+            IndexError: if there is no such sample.
+        """
+        try:
+            number = operator.index(index)
+        except TypeError:
+            got = " ".join(reprlib.repr(index).split())
+            raise TypeError(f"index must be one whole number, got {got}") from None
+        if not lowest <= number < len(self):
+            raise IndexError(f"index must be of a sample, from {lowest:,} to {len(self) - 1:,}, got {number}")
+        return number % len(self)
 
     def describe(self, index: int) -> str:
         """Where sample `index` lies, for messages: the image file, or shard, offset and original name."""
@@ -72,21 +98,64 @@ def usual_size(raw_shape: tuple[int, ...] | None) -> int:
     return 224 if raw_shape is None else max(raw_shape[:2])
 
 
-def open_source(data: str | os.PathLike[str]) -> Source:
+def open_source(data: str | os.PathLike[str], classes: Sequence[str] | None = None) -> Source:
     """Open an image folder (`class/image.jpg`) or a shard set written by `softfeed convert`.
+
+    Args:
+        data: The folder.
+        classes: Names that labels are to be positions in, all different. The data may lack some of them, or hold no
+            image of them, but has no others. None takes the data's own, each of which must hold an image in a folder.
 
     Raises:
         FileNotFoundError: if there is no such folder, or nothing in it.
-        ValueError: if it is neither, or a shard set whose manifest and files disagree.
+        TypeError: if `classes` are no names.
+        ValueError: if it is neither, a shard set whose manifest and files disagree, or of other classes.
     """
     root = Path(data)
     if not root.exists():
         raise FileNotFoundError(f"image folder must exist, got {root} (a shard set would do, too); check the path")
-    return _open_shards(root) if is_shard_set(root) else _open_folder(root)
+    source = _open_shards(root) if is_shard_set(root) else _open_folder(root, empty_classes=classes is not None)
+    return source if classes is None else _in_classes(source, _names(classes))
 
 
-def _open_folder(root: Path) -> Source:
-    files, labels, classes = scan_image_folder(root)
+def named(names: Sequence[str]) -> str:
+    """The first of some names, for messages: "'a', 'b', 'c' and 7 more"."""
+    more = f" and {len(names) - _NAMED:,} more" if len(names) > _NAMED else ""
+    return ", ".join(map(repr, names[:_NAMED])) + more
+
+
+def _names(classes: Sequence[str]) -> tuple[str, ...]:
+    # of a set or a dictionary, the order would be an accident
+    listed = isinstance(classes, Sequence | np.ndarray) and not isinstance(classes, str | bytes)
+    if not listed or not all(isinstance(name, str) for name in classes):
+        raise TypeError(f"classes must be a sequence of names, got {reprlib.repr(classes)}")
+    return tuple(map(str, classes))
+
+
+def _in_classes(source: Source, classes: tuple[str, ...]) -> Source:
+    """The same data with labels that are positions in `classes`."""
+    own = source.classes
+    if classes == own:
+        return source
+    position = {name: label for label, name in enumerate(classes)}
+    for kind, names in (("given", classes), (f"of {source.root}", own)):
+        if len(set(names)) < len(names):
+            raise ValueError(
+                f"classes must have a name each to be told apart, got {max(names, key=names.count)!r} more than once "
+                f"in those {kind}"
+            )
+    if other := [name for name in own if name not in position]:
+        missing = [name for name in classes if name not in set(own)]
+        lacks = f", which lacks {named(missing)}" if missing else ""
+        raise ValueError(
+            f"data must have no classes but the {len(classes):,} given, got {named(other)} in {source.root}{lacks}"
+        )
+    labels = np.array([position[name] for name in own], np.int64)[source.labels]
+    return replace(source, classes=classes, labels=labels, relabelled=True)
+
+
+def _open_folder(root: Path, *, empty_classes: bool) -> Source:
+    files, labels, classes = scan_image_folder(root, empty_classes=empty_classes)
     count = len(files)
     unknown = np.zeros(count, np.int32)
     return Source(

@@ -127,6 +127,8 @@ def _user_message(error: Exception) -> str | None:
         return "NVIDIA DALI must be installed, got none; pip install 'softfeed[cuda13]' (works without a GPU, too)"
     if isinstance(error, ModuleNotFoundError) and "softfeed[" in text:
         return text  # an optional extra, which the message names
+    if type(error) is ImportError and "torchvision" in text:
+        return text  # of another build than torch, or missing
     # By name, because torch may not even be imported when an error comes.
     kind = type(error).__name__
     if kind == "OutOfMemoryError":

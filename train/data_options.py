@@ -45,6 +45,23 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_resize_option(parser: argparse.ArgumentParser, *, default: str) -> None:
+    """Add --resize; `default` says what it is without."""
+    parser.add_argument(
+        "--resize",
+        type=int,
+        metavar="S",
+        help="in evaluation, pixels that the shorter side of an image is resized to before its centre is cut out; 256 "
+        f"for images of 224 pixels is what torchvision's published scores are of (default: {default})",
+    )
+
+
+def check_resize(resize: int | None, image_size: int) -> None:
+    """Raise ValueError if `add_resize_option` was given less than what is cut out; None is the same."""
+    if resize is not None and resize < image_size:
+        raise ValueError(f"resize must be at least image_size, {image_size}, got {resize}")
+
+
 def add_fault_options(parser: argparse.ArgumentParser) -> None:
     """Add --on-error, --max-errors and --read-timeout."""
     parser.add_argument(
@@ -173,12 +190,35 @@ def in_terms_of_options() -> Iterator[None]:
         yield
     except ValueError as error:
         text = str(error).replace("use a smaller batch or last_batch='fill'", "use a smaller --batch-size")
+        text = text.replace(" or last_batch='fill'", "")
         if "must be the images' own size" in text:
             text = text.removesuffix("; use a crop that resizes, such as SoftCrop")
             text += "; give that as --image-size if it is square, or choose --recipe soft-imagenet for any size"
         if text == str(error):
             raise
         raise ValueError(text) from error
+
+
+@contextmanager
+def classes_of(owner: str, *, option: str) -> Iterator[None]:
+    """Errors about data whose classes are not those that its loader was given, in terms of where these are from."""
+    try:
+        yield
+    except ValueError as error:
+        text = str(error)
+        if not text.startswith("data must have no classes but"):
+            raise
+        text = option + text.removeprefix("data").replace(" given, got ", f" of {owner}, got ", 1)
+        raise ValueError(text) from error
+
+
+def told_of_empty_classes(loader: Loader, *, option: str) -> list[str]:
+    """A line about classes of which the data has no image, if there are any."""
+    from ..pipelines.sources import named
+
+    held = set(loader.dataset.targets)
+    empty = [name for label, name in enumerate(loader.classes) if label not in held]
+    return [f"{option} has no image of {named(empty)}, of {loader.num_classes:,} classes"] if empty else []
 
 
 def check_own_size(loader: Loader) -> None:

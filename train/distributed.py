@@ -144,7 +144,7 @@ def agree(function: Callable[[], T], process: Process) -> T:
     result, problem = None, None
     try:
         result = function()
-    except (ValueError, TypeError, OSError) as error:
+    except (ValueError, TypeError, OSError, ImportError) as error:
         problem = error
     problems: list = [None] * process.world_size
     dist.all_gather_object(problems, problem)

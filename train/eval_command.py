@@ -30,6 +30,7 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
     parser.add_argument(
         "--occlusion", type=float, default=0.0, metavar="SHARE", help="hide this share of every image by a square"
     )
+    data_options.add_resize_option(parser, default="as in the training of the checkpoint")
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write the scores and the bins of the ECE")
     parser.add_argument("--batch-size", type=int, default=64, metavar="N", help="images per process (default: 64)")
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="seed of the squares' places (default: 0)")
@@ -58,9 +59,10 @@ def run(args: argparse.Namespace) -> int:
             skipped = report({"evaluation": loader}, process)
         if process.is_main:
             numbers = f"top-1 {scores.top1:.2%}  top-5 {scores.top5:.2%}  NLL {scores.nll:.4f}  ECE {scores.ece:.4f}"
-            print("\n".join([f"{numbers}  ({scores.num_samples:,} images)", *skipped]))
+            about = [*data_options.told_of_empty_classes(loader, option="data"), *skipped]
+            print("\n".join([f"{numbers}  ({scores.num_samples:,} images)", *about]))
             if args.json is not None:
-                _write_json(args, scores)
+                _write_json(args, scores, _resize(args, checkpoint))
     return 0
 
 
@@ -86,35 +88,40 @@ def _prepare(
             f"checkpoint must be written by softfeed train, got {args.checkpoint} without {missing[0]} in its settings"
         )
     trained = Recipe(normalize=Normalize(tuple(settings["mean"]), tuple(settings["std"])))
-    loader = Loader(
-        args.data,
-        presets.evaluation(trained, occlusion=args.occlusion),
-        args.batch_size,
-        settings["image_size"],
-        seed=args.seed,
-        device=process.device,
-        num_threads=share_cores(process, args.threads),
-        **data_options.fault_settings(args),
-    )
-    stack.enter_context(loader)
-    if loader.classes != checkpoint.classes:
-        raise ValueError(
-            f"data must have the {len(checkpoint.classes)} classes of the checkpoint, got {loader.num_classes} "
-            f"classes or other names in {args.data}"
+    resize = _resize(args, checkpoint)
+    data_options.check_resize(resize, settings["image_size"])
+    with data_options.classes_of("the checkpoint", option="data"):
+        loader = Loader(
+            args.data,
+            presets.evaluation(trained, resize=resize, occlusion=args.occlusion),
+            args.batch_size,
+            settings["image_size"],
+            classes=checkpoint.classes,
+            seed=args.seed,
+            device=process.device,
+            num_threads=share_cores(process, args.threads),
+            **data_options.fault_settings(args),
         )
+    stack.enter_context(loader)
     outputs = len(checkpoint.classes) + settings.get("extra_classes", 0)
     model = models.build(settings["model"], outputs, image_size=settings["image_size"])
     model.load_state_dict(checkpoint.model)
     return model.to(process.device), loader
 
 
-def _write_json(args: argparse.Namespace, scores: Scores) -> None:
+def _resize(args: argparse.Namespace, checkpoint: Checkpoint) -> int | None:
+    """Pixels of the shorter side before the crop; None for the image size, which checkpoints without a word mean."""
+    return checkpoint.settings.get("resize") if args.resize is None else args.resize
+
+
+def _write_json(args: argparse.Namespace, scores: Scores, resize: int | None) -> None:
     import json
     from dataclasses import asdict
 
     from .checkpoint import write_atomically
 
-    result = {"checkpoint": str(args.checkpoint), "data": args.data, "occlusion": args.occlusion, **asdict(scores)}
+    evaluated = {"data": args.data, "resize": resize, "occlusion": args.occlusion}
+    result = {"checkpoint": str(args.checkpoint), **evaluated, **asdict(scores)}
     text = json.dumps(result, indent=1) + "\n"
     args.json.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(args.json, lambda file: file.write(text.encode()))

@@ -5,9 +5,10 @@ from __future__ import annotations
 import difflib
 import re
 from collections import OrderedDict
+from types import ModuleType
+from typing import Any
 
 import torch
-import torchvision
 from torch import nn
 
 from .schedule import SMALL_IMAGE
@@ -16,7 +17,31 @@ from .wide_resnet import WideResNet, check_wide_resnet
 
 def names() -> tuple[str, ...]:
     """All names `build` knows, sorted; `wrn-28-10` stands for every `wrn-DEPTH-WIDTH`."""
-    return tuple(sorted([*torchvision.models.list_models(module=torchvision.models), "small-cnn", "wrn-28-10"]))
+    models = _torchvision_models()
+    return tuple(sorted([*models.list_models(module=models), "small-cnn", "wrn-28-10"]))
+
+
+def _torchvision_models() -> ModuleType:
+    """The models of torchvision, imported only for who wants one of them.
+
+    Raises:
+        ImportError: if torchvision is missing or does not fit torch.
+    """
+    advice = "install both from the same index of PyTorch (without a GPU https://download.pytorch.org/whl/cpu)"
+    try:
+        from torchvision import models
+    except ModuleNotFoundError as error:
+        if error.name != "torchvision":
+            raise
+        raise ImportError(f"torchvision must be installed for its models, got none beside torch; {advice}") from error
+    # its operators, which it registers with the torch that it finds, or the libraries that both share are missing
+    except (RuntimeError, AttributeError, OSError, ImportError) as error:
+        reason = " ".join(str(error).split())
+        raise ImportError(
+            f"torch and torchvision must be of the same build, got torch {torch.__version__} and a torchvision of "
+            f"another ({reason}); {advice}"
+        ) from error
+    return models
 
 
 def build(name: str, num_classes: int, *, image_size: int) -> nn.Module:
@@ -31,6 +56,7 @@ def build(name: str, num_classes: int, *, image_size: int) -> nn.Module:
         image_size: S in pixels, positive.
 
     Raises:
+        ImportError: if it is a model of torchvision, which is missing or of another build than torch.
         ValueError: if the name is unknown (the message lists the closest ones), or if this network does not work
             on images of this size.
     """
@@ -52,7 +78,7 @@ def _require_known(name: str) -> None:
     wide = re.fullmatch(r"wrn-(\d+)-(\d+)", name)
     if wide:
         check_wide_resnet(depth=int(wide[1]), width=int(wide[2]))
-    elif name not in names():
+    elif name != "small-cnn" and name not in names():
         close = difflib.get_close_matches(name.lower(), names(), n=3)
         advice = f"did you mean {' or '.join(close)}?" if close else "softfeed.train.models.names() lists them"
         raise ValueError(f"model must be a known name, got {name!r}; {advice}")
@@ -73,24 +99,26 @@ def _construct(name: str, num_classes: int, image_size: int) -> nn.Module:
     if name.startswith("wrn-"):
         depth, width = name.split("-")[1:]
         return WideResNet(num_classes, depth=int(depth), width=int(width))
-    options: dict = {}
+    models = _torchvision_models()
+    options: dict[str, Any] = {}
     if name in ("googlenet", "inception_v3"):
         options = {"aux_logits": False, "init_weights": True}
     elif name.startswith("vit_"):
         options = {"image_size": image_size}
     elif name.startswith("maxvit_"):
         options = {"input_size": (image_size, image_size)}
-    model = torchvision.models.get_model(name, weights=None, num_classes=num_classes, **options)
-    if isinstance(model, torchvision.models.ResNet) and image_size <= SMALL_IMAGE:
+    model = models.get_model(name, weights=None, num_classes=num_classes, **options)
+    if isinstance(model, models.ResNet) and image_size <= SMALL_IMAGE:
         _use_cifar_stem(model)
     return model
 
 
-def _use_cifar_stem(model: torchvision.models.ResNet) -> None:
+def _use_cifar_stem(model: nn.Module) -> None:
     """Keep small images at full size up to the first block, as SA and the CIFAR literature do."""
-    model.conv1 = nn.Conv2d(3, model.conv1.out_channels, 3, padding=1, bias=False)
+    stem: Any = model.conv1
+    model.conv1 = nn.Conv2d(3, stem.out_channels, 3, padding=1, bias=False)
     nn.init.kaiming_normal_(model.conv1.weight, mode="fan_out", nonlinearity="relu")
-    model.maxpool = nn.Identity()  # pyright: ignore[reportAttributeAccessIssue]
+    model.maxpool = nn.Identity()
 
 
 def small_cnn(num_classes: int) -> nn.Sequential:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -75,6 +75,7 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
         "--weight-decay", type=float, metavar="W", help="default: 1e-4, or 5e-4 for images of up to 64 pixels"
     )
     data_options.add_options(parser)
+    data_options.add_resize_option(parser, default="the image size itself, as in the paper")
     parser.add_argument(
         "--loss",
         default="target-weight",
@@ -151,12 +152,14 @@ def _prepare(args: argparse.Namespace, process: Process, stack: ExitStack) -> _J
 
     check_rules(every_steps=args.save_every_steps, every_minutes=args.save_every_minutes)
     recipe, image_size = data_options.recipe(args), data_options.image_size(args)
+    data_options.check_resize(args.resize, image_size)
     batch_size = args.batch_size * process.world_size
     plan = _plan(args, image_size=image_size, batch_size=batch_size)
     batches, validation = _loaders(args, recipe, image_size, process, stack)
     settings = {
         "model": args.model,
         "image_size": image_size,
+        "resize": args.resize,
         "recipe": repr(recipe),
         "recipe_fields": described(recipe),
         "mean": list(recipe.normalize.mean),
@@ -189,7 +192,8 @@ def _data_settings(args: argparse.Namespace, job: _Job, checkpoint: Checkpoint |
             fields = f"{name}_fields"
             if fields in saved and is_described(saved[fields], value):  # maybe with another repr
                 given |= {name: saved.get(name), fields: saved[fields]}
-        require_same(checkpoint, given, job.batches.classes)
+        saved = {"resize": None} | saved  # as evaluation was before there was a choice
+        require_same(replace(checkpoint, settings=saved), given, job.batches.classes)
     return data
 
 
@@ -214,14 +218,11 @@ def _loaders(
         data_options.check_own_size(batches)
     if args.val is None:
         return batches, None
-    evaluation = presets.evaluation(recipe)
+    evaluation = presets.evaluation(recipe, resize=args.resize)
     options["fancy_upsampling"] = True  # as in `softfeed eval`, on any machine, so that scores compare
-    validation = stack.enter_context(Loader(args.val, evaluation, args.batch_size, image_size, **options))
-    if validation.classes != batches.classes:
-        raise ValueError(
-            f"val must have the classes of the training data, got {validation.num_classes} classes in {args.val} "
-            f"and {batches.num_classes} in {args.data}, or other names"
-        )
+    options["classes"] = batches.classes
+    with data_options.classes_of("the training data", option="val"):
+        validation = stack.enter_context(Loader(args.val, evaluation, args.batch_size, image_size, **options))
     return batches, validation
 
 
@@ -254,6 +255,8 @@ def _header(args: argparse.Namespace, job: _Job, trainer: Trainer) -> str:
         f"pixels; batch {settings['batch_size']}, lr {job.plan.lr:.3g}, {process.world_size} x {process.device.type}",
         f"recipe: {settings['recipe']}",
     ]
+    if job.validation is not None:
+        lines += data_options.told_of_empty_classes(job.validation, option="val")
     if args.resume:
         done = f"{trainer.epoch} of {args.epochs} epochs done"
         if trainer.steps_to_skip:

@@ -1,5 +1,6 @@
 """What one worker does: read the images of one shard, check them, and write the shard with its index."""
 
+import errno
 import json
 import os
 import uuid
@@ -29,7 +30,8 @@ _MOST_BYTES = 1 << 28  # of an image file; a file or record that claims more is 
 class Item(NamedTuple):
     """One sample to convert: where its bytes lie, its label, its original name, the name of its class.
 
-    `unwrap`, if there is one, makes the image of those bytes; see `Extents`.
+    `unwrap`, if there is one, makes the image of those bytes, and `own_file` says that the file holds nothing else;
+    see `Extents`.
     """
 
     file: str
@@ -39,6 +41,7 @@ class Item(NamedTuple):
     name: str
     class_name: str = ""
     unwrap: Callable[[bytes], bytes] | None = None
+    own_file: bool = False
 
 
 class BadImage(NamedTuple):
@@ -213,15 +216,33 @@ def read_image(item: Item) -> bytes | Undecodable:
     """The image of an item as a file, or why its container is damaged there; or why it is no image of a data set.
 
     Raises:
-        OSError: as `read_bytes`.
+        OSError: as `read_bytes`, but for an image in a file of its own that is there and cannot be read.
     """
     if item.size > _MOST_BYTES:
         return Undecodable(f"{item.size:,} bytes, more than {_MOST_BYTES:,}")
-    data = read_bytes(item)
+    try:
+        data = read_bytes(item)
+    except OSError as error:
+        reason = _unreadable(item.file, error) if item.own_file else None
+        if reason is None:
+            raise
+        return Undecodable(reason)
     try:
         return item.unwrap(data) if item.unwrap else data
     except ValueError as error:
         return Undecodable(str(error))
+
+
+def _unreadable(file: str, error: OSError) -> str | None:
+    """What is wrong with a file that cannot be read; None if it is gone or changed, or it is not the file's fault."""
+    if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
+        try:
+            return f"a link that leads nowhere (to {os.readlink(file)})"  # noqa: PTH115 - as written, and no Path
+        except OSError:
+            return None
+    if error.errno in (errno.EACCES, errno.EPERM, errno.EIO):
+        return f"cannot be read ({error.strerror})"
+    return None
 
 
 def read_bytes(item: Item) -> bytes:

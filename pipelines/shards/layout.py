@@ -173,6 +173,7 @@ def _items(source: Source, extents: Extents, rows: list[int]) -> list[Item]:
             name=name,
             class_name=source.classes[int(source.labels[row])],
             unwrap=extents.unwrap,
+            own_file=extents.own_files,
         )
         for row, name in zip(rows, names, strict=True)
     ]

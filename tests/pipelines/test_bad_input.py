@@ -241,6 +241,11 @@ def test_loader_options(photos, option, message):
         (lambda: Normalize(std=(1, 0, 1)), "std must be positive, got 0"),
         (lambda: Normalize(std=(58.4, 57.1, 57.4)), "got 58.4; divide by 255"),
         (lambda: Normalize(mean=(0.5, 0.5)), "mean must have three values"),
+        (lambda: Normalize(0.5, 0.5), "mean must have three values, one per channel, got 0.5"),
+        (lambda: Normalize(std=np.float32(0.5)), "std must have three values, one per channel, got 0.5"),
+        (lambda: Normalize(mean=torch.zeros(2)), "mean must have three values, one per channel, got 2"),
+        (lambda: Normalize(std=np.ones((3, 1))), r"std must be a number, got \[1.0\]"),
+        (lambda: Normalize(mean="rgb"), "mean must have three values, one per channel, got 'rgb'"),
         (lambda: RandAugment(magnitude=31), r"magnitude must be in \[0, 30\], got 31"),
         (lambda: RandAugment(num_ops=0), "num_ops must be a whole number of at least 1, got 0"),
         (
@@ -285,6 +290,20 @@ def test_the_repr_of_a_recipe_builds_it_again():
     decayed = presets.with_sigma_decay(presets.by_name("soft-cifar"), epoch=180)
     assert eval(repr(decayed), names) == decayed
     assert np.isclose(decayed.crop.sigma.at(180), 0.0003)
+
+
+@pytest.mark.parametrize(
+    "kind", [list, np.array, torch.tensor, lambda values: torch.tensor(values, dtype=torch.float64), np.float64]
+)
+def test_normalisation_is_kept_as_plain_numbers(kind):
+    mean, std = (0.4914, 0.4822, 0.4465), (0.25, 0.5, 1)
+    made = Normalize(mean=kind(mean), std=kind(std))
+    values = [*made.mean, *made.std]
+    assert {type(value) for value in values} == {float}
+    np.testing.assert_allclose(values, [*mean, *std], rtol=1e-7)  # of the tensors of float32
+    assert eval(repr(made), {"Normalize": Normalize}) == made
+    assert hash(made) == hash(eval(repr(made), {"Normalize": Normalize}))
+    assert made.std == std
 
 
 def test_a_recipe_is_no_name(noise_folder):

@@ -1,16 +1,19 @@
 """What frameworks look for on a loader, with the frameworks themselves where they are installed."""
 
 import json
+import pickle
 import subprocess
 import sys
 from itertools import chain
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
-from softfeed.pipelines import Loader, Recipe, SoftCrop, presets
+from PIL import Image
+from softfeed.pipelines import Loader, ReadError, Recipe, SoftCrop, UnreadableImageError, presets
 from torch import nn
-from torch.utils.data import SequentialSampler
+from torch.utils.data import DataLoader, SequentialSampler
 
 SOFT = Recipe(crop=SoftCrop())
 
@@ -62,6 +65,85 @@ def test_the_sampler_tells_and_sets_what_is_played(noise_folder, rank):
 def test_a_data_set_says_what_it_is(noise_folder):
     with training(noise_folder) as loader:
         assert repr(loader.dataset) == f"DatasetView({str(noise_folder)!r}): 37 samples of 3 classes"
+
+
+def test_a_sample_is_its_whole_image_and_its_label(noise_set, noise_folder):
+    from torchvision.datasets import ImageFolder
+
+    files = ImageFolder(str(noise_folder))
+    names = [path.removeprefix(f"{noise_folder}/") for path, _ in files.samples]
+    expected = dict(zip(names, files, strict=True))
+    with validation(noise_set) as loader:
+        samples = list(loader.dataset)  # which ends, as an index beyond the end is refused
+        assert len(samples) == len(loader.dataset)
+        assert [label for _, label in samples] == loader.dataset.targets
+        for index, (image, label) in enumerate(samples):
+            (name,) = (name for name in expected if name in loader.source(index))
+            assert (image.mode, type(label)) == ("RGB", int)
+            np.testing.assert_array_equal(image, expected[name][0])
+            assert label == expected[name][1]
+        kinds = [np.int64(5), torch.tensor(5), torch.tensor([5]), 5 - 37]
+        assert all(loader.dataset[kind] == samples[5] for kind in kinds)
+    assert loader.dataset[3] == samples[3], "a closed loader has its data set no more"
+
+
+@pytest.mark.parametrize(
+    ("index", "error", "message"),
+    [
+        (37, IndexError, "index must be of a sample, from -37 to 36, got 37"),
+        (-38, IndexError, "index must be of a sample, from -37 to 36, got -38"),
+        (1.0, TypeError, "index must be one whole number, got 1.0"),
+        (torch.tensor(1.0), TypeError, r"index must be one whole number, got tensor\(1.\)"),
+        (torch.tensor([1, 2]), TypeError, r"index must be one whole number, got tensor\(\[1, 2\]\)"),
+        (np.arange(2), TypeError, r"index must be one whole number, got array\(\[0, 1\]\)"),
+        (slice(3), TypeError, "index must be one whole number, got slice"),
+        ("1", TypeError, "index must be one whole number, got '1'"),
+    ],
+)
+def test_what_is_no_sample_is_said(noise_folder, index, error, message):
+    with validation(noise_folder) as loader:
+        with pytest.raises(error, match=message):
+            loader.dataset[index]
+        with pytest.raises(error, match=message.replace("-37", "0")):
+            loader.source(index)
+        assert loader.source(torch.tensor(1)) == loader.source(np.uint8(1)) == loader.source(1)
+
+
+def test_a_sample_is_turned_and_in_rgb_as_the_loader_has_it(tmp_path):
+    pixels = np.random.default_rng(0).integers(0, 256, (20, 30, 3), np.uint8)
+    turned = Image.Exif()
+    turned[0x0112] = 6  # to be turned right
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+    Image.fromarray(pixels[..., 0]).save(tmp_path / "a/gray.png")
+    Image.fromarray(pixels).save(tmp_path / "b/turned.png", exif=turned)
+    (tmp_path / "b/broken.jpg").write_bytes(b"no image")
+    with validation(tmp_path) as loader:
+        (gray, _), (turned, label) = loader.dataset[0], loader.dataset[2]
+        np.testing.assert_array_equal(gray, np.repeat(pixels[..., :1], 3, axis=2))
+        np.testing.assert_array_equal(turned, np.rot90(pixels, -1))
+        assert label == 1
+        with pytest.raises(UnreadableImageError, match=r"cannot decode .*b/broken\.jpg: not an image"):
+            loader.dataset[1]
+        (tmp_path / "b/broken.jpg").unlink()
+        with pytest.raises(ReadError, match=r"cannot read .*b/broken\.jpg: No such file"):
+            loader.dataset[1]
+
+
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_a_data_loader_takes_the_data_set(noise_sets, num_workers):
+    """As for statistics of the images, or a comparison; in processes forked from one that has decoded already."""
+    from torchvision.transforms.v2.functional import pil_to_tensor
+
+    for kind in ("encoded", "raw"):
+        with validation(noise_sets[kind]) as loader:
+            first, _ = loader.dataset[0]
+            options = {"num_workers": num_workers, "collate_fn": list}
+            samples = [sample for batch in DataLoader(loader.dataset, 10, **options) for sample in batch]
+            assert [label for _, label in samples] == loader.dataset.targets
+            assert torch.equal(pil_to_tensor(samples[0][0]), pil_to_tensor(first))
+            copied = pickle.loads(pickle.dumps(loader.dataset))
+            assert copied[0] == loader.dataset[0]
 
 
 def test_looking_at_an_iterator_plays_nothing(noise_folder):

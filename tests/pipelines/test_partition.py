@@ -104,12 +104,31 @@ def test_a_step_of_all_ranks_is_consecutive_so_ranks_do_not_change_what_a_global
         ((10, 4, 3, 3, "drop"), r"rank must be in \[0, 3\), got 3"),
         ((10, 4, 0, 1, "rest"), "last_batch must be one of 'drop', 'fill', 'keep', got 'rest'"),
         ((10, 6, 0, 2, "drop"), r"batch_size must be at most a rank's share of the samples, 5 \(10 samples on 2"),
-        ((2, 4, 0, 3, "keep"), "a sample for each of 3 ranks, got 2"),
+        ((2, 4, 0, 3, "keep"), "a step must have a sample for each of 3 ranks, got 2; use at most 2 rank"),
+        ((45, 100, 0, 64, "keep"), r"a sample for each of 64 ranks, got 45; use at most 45 rank\(s\)$"),
+        ((45, 1, 0, 64, "drop"), r"64 ranks, got 45; use at most 45 rank\(s\) or last_batch='fill'$"),
+        ((5, 1, 0, 3, "keep"), "a sample for each of 3 ranks, got 2; use a batch_size of at least 2, or fewer ranks"),
     ],
 )
 def test_bad_arguments(arguments, message):
     with pytest.raises(ValueError, match=message):
         partition(*arguments)
+
+
+@given(**SIZES, last_batch=st.sampled_from(["drop", "keep"]))
+def test_the_advice_for_a_step_that_is_too_small_helps(num_samples, batch_size, world_size, last_batch):
+    advice = ""
+    try:
+        partition(num_samples, batch_size, 0, world_size, last_batch)
+    except ValueError as error:
+        advice = str(error)
+    if "use a batch_size of at least 2" in advice:
+        assert partition(num_samples, 2, 0, world_size, last_batch)
+    elif "use a smaller batch" in advice:
+        assert partition(num_samples, 1, 0, world_size, last_batch)
+    elif advice:
+        ranks = int(advice.partition("use at most ")[2].split()[0])
+        assert partition(num_samples, 1, 0, ranks, last_batch)
 
 
 @pytest.mark.parametrize("position", [-1, 11])

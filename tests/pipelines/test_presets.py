@@ -54,6 +54,12 @@ def test_a_suffix_adds_its_step_and_nothing_else(crop):
     assert isinstance(presets.by_name(f"{crop}-augmix-cutmix").mix, CutMix)
 
 
+@pytest.mark.parametrize("name", [None, ["soft-imagenet"], Mollify()])
+def test_what_is_no_name_is_said(name):
+    with pytest.raises(TypeError, match="recipe must be the name of a preset, such as 'soft-imagenet', got "):
+        presets.by_name(name)
+
+
 @pytest.mark.parametrize(
     ("name", "advice"),
     [

@@ -224,7 +224,7 @@ def test_an_epoch_whose_rest_fits_no_step_is_over(noise_sets, make_loader):
     evaluation = make_loader(data, presets.evaluation(), 12)
     assert len(list(islice(evaluation, 3))) == 3
     three = make_loader(data, presets.evaluation(), 12, rank=0, world_size=3)
-    with pytest.raises(ValueError, match="the last step must have a sample for each of 3 ranks, got 1"):
+    with pytest.raises(ValueError, match="a step must have a sample for each of 3 ranks, got 1; use at most 1 rank"):
         three.load_state_dict(evaluation.state_dict())
 
 

@@ -96,6 +96,53 @@ def test_evaluation_repeats_the_scores_of_training(run, data, capsys, tmp_path):
     assert sum(b["count"] for b in scores["bins"]) == scores["num_samples"] == 66
 
 
+def scores_of(tmp_path, *arguments):
+    """What `softfeed eval` writes for its arguments."""
+    path = tmp_path / "scores.json"
+    assert main(["eval", *map(str, arguments), "--device", "cpu", "--json", str(path)]) == 0
+    return json.loads(path.read_text())
+
+
+def test_evaluation_resizes_as_in_training_unless_told(run, data, tmp_path, capsys):
+    """Images of 40 x 48 pixels, of which the centre is 32 x 32 of what they are resized to."""
+    output = tmp_path / "run"
+    train = ["train", data, "--val", data, *SMALL, "--epochs", "1", "--output", str(output)]
+    assert main([*train, "--resize", "60"]) == 0
+    row = checkpoint.load(output / "last.pt").history[-1]
+    own, plain, same = (
+        scores_of(tmp_path, output / "last.pt", data, *more) for more in ([], ["--resize", "32"], ["--resize", "60"])
+    )
+    assert [scores["resize"] for scores in (own, plain, same)] == [60, 32, 60]
+    assert own["nll"] == same["nll"] == pytest.approx(row["nll"], rel=1e-5)
+    assert plain["nll"] != pytest.approx(row["nll"], rel=1e-4)
+    whole = scores_of(tmp_path, run[0] / "last.pt", data)
+    assert whole["resize"] is None
+    assert scores_of(tmp_path, run[0] / "last.pt", data, "--resize", "32")["nll"] == whole["nll"]
+    capsys.readouterr()
+    assert "resize must be 60 as in the run to resume, got None" in error_of(capsys, *train, "--resume")
+    assert "resize must be at least image_size, 32, got 31" in error_of(
+        capsys, "eval", output / "last.pt", data, "--resize", "31"
+    )
+
+
+def test_validation_without_images_of_a_class_counts_labels_as_training_does(run, data, tmp_path, capsys):
+    val = copied(data, tmp_path / "val")
+    shutil.rmtree(val / "blue")
+    whole = ["train", data, "--val", val, *SMALL, "--epochs", "6", "--output", tmp_path / "run"]
+    assert main([str(argument) for argument in whole]) == 0
+    printed = capsys.readouterr().out
+    assert "\nval has no image of 'blue', of 3 classes\n" in printed
+    row = checkpoint.load(tmp_path / "run" / "last.pt").history[-1]
+    assert row["top1"] > 0.8
+    shards = convert(val, tmp_path / "set", workers=1).folder
+    (val / "blue").mkdir()
+    for evaluated in (val, shards):
+        scores = scores_of(tmp_path, tmp_path / "run" / "last.pt", evaluated)
+        assert scores["nll"] == pytest.approx(row["nll"], rel=1e-5)
+        assert "data has no image of 'blue', of 3 classes" in capsys.readouterr().out
+    assert main([str(argument) for argument in [*whole, "--resume"]]) == 0
+
+
 def test_scores_that_could_not_be_written_are_not_computed(run, data, tmp_path, capsys, monkeypatch):
     def evaluate(*args, **settings):
         raise AssertionError("evaluated in vain")
@@ -204,13 +251,14 @@ def test_a_run_of_an_older_version_may_be_resumed(run, data, tmp_path, capsys):
     saved = checkpoint.load(run[0] / "last.pt")
     older = {name: value for name, value in saved.settings.items() if name not in ("data", "val")}
     older["recipe"] = older["recipe"].replace(", views=1", "")
-    del older["recipe_fields"]["views"]
+    del older["recipe_fields"]["views"], older["resize"]
     (tmp_path / "run").mkdir()
     checkpoint.save(tmp_path / "run" / "last.pt", replace(saved, settings=older))
     given = ["train", data, "--val", data, *SMALL, "--epochs", "6", "--output", str(tmp_path / "run"), "--resume"]
     assert main(given) == 0
     capsys.readouterr()
     assert "recipe must be 'Recipe(crop=SoftCrop(" in error_of(capsys, *given, "--recipe", "soft-imagenet-ra")
+    assert "resize must be None as in the run to resume, got 40" in error_of(capsys, *given, "--resize", "40")
 
 
 @pytest.mark.parametrize(
@@ -227,6 +275,7 @@ def test_a_run_of_an_older_version_may_be_resumed(run, data, tmp_path, capsys):
         (["--batch-size", "67"], "samples, 66 (66 samples on 1 rank(s)), got 67; use a smaller --batch-size\n"),
         (["--threads", "0"], "threads must be at least 1, got 0"),
         (["--seed", "-1"], "seed must not be negative, got -1"),
+        (["--resize", "20"], "resize must be at least image_size, 32, got 20"),
         (["--image-size", "0"], "image_size must be a whole number of at least 1, got 0"),
         (["--sigma-decay-epochs", "3"], "sigma-decay-epochs must be in [0, 2], got 3"),
         (
@@ -309,9 +358,11 @@ def test_bad_checkpoints_and_data_are_one_line(run, data, tmp_path, capsys):
     for name in ("cat", "dog"):
         (tmp_path / "pets" / name).mkdir(parents=True)
         Image.new("RGB", (40, 40)).save(tmp_path / "pets" / name / "1.png")
-    assert "data must have the 3 classes of the checkpoint, got 2" in error_of(
-        capsys, "eval", output / "last.pt", tmp_path / "pets"
-    )
+    other = f"must have no classes but the 3 of {{}}, got 'cat', 'dog' in {tmp_path / 'pets'}, which lacks 'blue', "
+    wrong = error_of(capsys, "eval", output / "last.pt", tmp_path / "pets")
+    assert "error: data " + other.format("the checkpoint") in wrong
+    train = ["train", data, "--val", tmp_path / "pets", *SMALL, "--epochs", "1", "--output", tmp_path / "run"]
+    assert "error: val " + other.format("the training data") in error_of(capsys, *train)
     saved = checkpoint.load(output / "last.pt")
     checkpoint.save(tmp_path / "own.pt", checkpoint.Checkpoint({}, saved.classes, 1, saved.model, {}, []))
     assert "without image_size in its settings" in error_of(capsys, "eval", tmp_path / "own.pt", data)

@@ -1,7 +1,10 @@
+import re
+import sys
+
 import pytest
 import torch
 import torchvision
-from softfeed.train import models
+from softfeed.train import cli, models
 
 
 def parameters(model):
@@ -56,6 +59,38 @@ def test_auxiliary_heads_are_left_out():
 
 def test_every_torchvision_classifier_has_its_name():
     assert set(torchvision.models.list_models(module=torchvision.models)) < set(models.names())
+
+
+@pytest.fixture(params=["other build", "other library", "missing"])
+def without_torchvision(request, tmp_path, monkeypatch):
+    """Has Python find a torchvision that does not fit, as one of another build says it, or none; what is wrong."""
+    for name in [name for name in sys.modules if name.partition(".")[0] == "torchvision"]:
+        monkeypatch.delitem(sys.modules, name)
+    if request.param == "missing":
+        monkeypatch.setitem(sys.modules, "torchvision", None)
+        return "torchvision must be installed for its models, got none beside torch; install both from the same index"
+    reason = "operator torchvision::nms does not exist"
+    said = f"raise RuntimeError('{reason}')"
+    if request.param == "other library":
+        reason = "libcudart.so.13: cannot open shared object file"
+        said = f"raise OSError('{reason}')"
+    (tmp_path / "torchvision").mkdir()
+    (tmp_path / "torchvision" / "__init__.py").write_text(said)
+    monkeypatch.syspath_prepend(tmp_path)
+    got = f"torch {torch.__version__} and a torchvision of another ({reason})"
+    return re.escape(f"torch and torchvision must be of the same build, got {got}; install both from the same index")
+
+
+def test_only_models_of_torchvision_need_it(without_torchvision, capsys, monkeypatch):
+    for name in ("small-cnn", "wrn-10-1"):
+        assert models.build(name, 3, image_size=32)
+    for _ in range(2):  # the second import may fail in another way
+        with pytest.raises(ImportError, match=without_torchvision) as caught:
+            models.build("resnet18", 3, image_size=32)
+        assert "\n" not in str(caught.value)
+    monkeypatch.setattr("softfeed.train.cli._run", lambda argv: models.build("resnet18", 3, image_size=32))
+    assert cli.main([]) == 2
+    assert capsys.readouterr().err == f"softfeed: error: {caught.value}\n"
 
 
 def test_image_size_reaches_the_models_that_are_built_for_one():

@@ -1,6 +1,8 @@
 """Image folders: `root/class/**/image`, one class per subfolder of the root."""
 
+import errno
 import os
+import stat
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,7 +16,9 @@ _TRAINING = ("train", "training")
 _SPLITS = frozenset({*_TRAINING, "val", "valid", "validation", "test", "testing", "eval", "dev"})
 
 
-def scan_image_folder(root: str | os.PathLike[str]) -> tuple[list[str], NDArray[np.int64], tuple[str, ...]]:
+def scan_image_folder(
+    root: str | os.PathLike[str], *, empty_classes: bool = False
+) -> tuple[list[str], NDArray[np.int64], tuple[str, ...]]:
     """List the images of a folder whose subfolders are the classes.
 
     Classes are the subfolders of `root` sorted by name; images may lie deeper. Hidden files and folders are
@@ -22,6 +26,7 @@ def scan_image_folder(root: str | os.PathLike[str]) -> tuple[list[str], NDArray[
 
     Args:
         root: the folder.
+        empty_classes: allow subfolders without an image.
 
     Returns:
         paths (root included, sorted within a class), their labels int64 (num_images,), and the class names.
@@ -29,8 +34,8 @@ def scan_image_folder(root: str | os.PathLike[str]) -> tuple[list[str], NDArray[
     Raises:
         FileNotFoundError: if `root` does not exist, or holds no image.
         NotADirectoryError: if `root` is not a folder.
-        ValueError: if images lie directly in `root`, there is no subfolder, one of them holds no image, or they are
-            the splits of a data set (train, val, ...) whose classes lie one level deeper.
+        ValueError: if images lie directly in `root`, there is no subfolder, one of them holds no image that must, or
+            they are the splits of a data set (train, val, ...) whose classes lie one level deeper.
     """
     root = os.fspath(root)
     if not Path(root).exists():
@@ -47,8 +52,23 @@ def scan_image_folder(root: str | os.PathLike[str]) -> tuple[list[str], NDArray[
         found = sorted(_images(os.path.join(root, name), skipped))  # noqa: PTH118 - pathlib is 5 times slower here
         paths += found
         counts.append(len(found))
-    _require_images(root, classes, counts, skipped)
+    _require_images(root, classes, counts, skipped, empty_classes=empty_classes)
     return paths, np.repeat(np.arange(len(classes), dtype=np.int64), counts), classes
+
+
+def status_of(path: str) -> os.stat_result:
+    """Status of an image file; of the link itself for one that leads nowhere, which is listed like a file.
+
+    Raises:
+        OSError: if it is gone.
+    """
+    try:
+        return os.stat(path)  # noqa: PTH116 - a Path for each of millions of files would cost seconds
+    except OSError:
+        link = os.lstat(path)
+        if not stat.S_ISLNK(link.st_mode):
+            raise
+        return link
 
 
 def _class_names(root: str) -> tuple[str, ...]:
@@ -102,7 +122,7 @@ def _images(folder: str, skipped: Counter[str], above: tuple[str, ...] = ()) -> 
         for entry in listing:
             if entry.name.startswith("."):
                 continue
-            if entry.is_dir():
+            if _is_folder(entry):
                 if entry.is_symlink() and os.path.realpath(entry.path) in map(os.path.realpath, (*above, folder)):
                     raise ValueError(f"image folder must not loop, got {entry.path} linking to a folder above it")
                 yield from _images(entry.path, skipped, (*above, folder))
@@ -112,19 +132,32 @@ def _images(folder: str, skipped: Counter[str], above: tuple[str, ...] = ()) -> 
                 skipped[_extension(entry.name)] += 1
 
 
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError as error:
+        if error.errno != errno.ELOOP:
+            raise
+        return False  # a link to itself is no more than one that leads nowhere
+
+
 def _extension(name: str) -> str:
     return name.rpartition(".")[2].lower()
 
 
-def _require_images(root: str, classes: tuple[str, ...], counts: list[int], skipped: Counter[str]) -> None:
-    """Raise if there is no image at all, or none in some class."""
+def _require_images(
+    root: str, classes: tuple[str, ...], counts: list[int], skipped: Counter[str], *, empty_classes: bool
+) -> None:
+    """Raise if there is no image at all, or none in some class that must have one."""
     known = ", ".join(sorted(EXTENSIONS))
     if not any(counts):
         others = ", ".join(f"{count} .{extension}" for extension, count in sorted(skipped.items())) or "no file"
         raise FileNotFoundError(f"image folder must hold images ({known}), got {others} below {root}{_advice(skipped)}")
     empty = [name for name, count in zip(classes, counts, strict=True) if not count]
-    if empty:
+    if empty and not empty_classes:
         raise ValueError(
             f"every class folder must hold an image ({known}), got none in {len(empty)} of {len(classes)} "
-            f"(first: {empty[0]}) in {root}; fill or remove them"
+            f"(first: {empty[0]}) in {root}; fill or remove them, "
+            "and where the labels of other classes must not move up for that, as in validation, give the loader the "
+            "classes of the training set: Loader(classes=train_loader.classes)"
         )

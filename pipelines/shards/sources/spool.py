@@ -23,7 +23,8 @@ _ROWS = 256  # per Arrow batch; the images of one batch are all that is in memor
 class Extents(NamedTuple):
     """Bytes `offset[i]` to `offset[i] + size[i]` of `files[file[i]]` are image i; arrays int64 (num_samples,).
 
-    If there is an `unwrap`, it makes the image of those bytes, or raises ValueError if they are damaged.
+    If there is an `unwrap`, it makes the image of those bytes, or raises ValueError if they are damaged. With
+    `own_files` every image is a file, and one that cannot be read is no more than one bad image.
     """
 
     files: Sequence[str]
@@ -31,6 +32,7 @@ class Extents(NamedTuple):
     offset: NDArray[np.int64]
     size: NDArray[np.int64]
     unwrap: Callable[[bytes], bytes] | None = None
+    own_files: bool = False
 
 
 class FileStamp(NamedTuple):

@@ -1,6 +1,9 @@
+import errno
 import io
 import json
+import os
 import tarfile
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -180,6 +183,66 @@ def test_bad_images_are_left_out_and_listed(tmp_path, image_folder):
     assert reasons["class1/002.png"].startswith("png cut short or damaged")
     assert reasons["class2/003.png"] == "empty"
     assert [image.name for image in outcome.bad] == [entry["name"] for entry in listed]
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_links_that_lead_nowhere_are_left_out_and_listed(tmp_path, image_folder, workers):
+    source = image_folder(classes=3, each=4)
+    images = sorted(source.rglob("*.png"))
+    for path, target in ((images[0], "/nowhere/1.png"), (images[5], images[5].name), (images[10], images[11])):
+        path.unlink()
+        path.symlink_to(target)
+    words = r"at most 1 \(--max-bad\), got 2 .*00\d.png: a link that leads nowhere \(to .*allow more"
+    with pytest.raises(ValueError, match=words):
+        convert(source, tmp_path / "few", workers=workers)
+    convert(source, tmp_path / "set", ShardOptions(shard_samples=5), workers=workers, max_bad=2)
+    stored = {name for name, _, _ in _stored(load(tmp_path / "set"))}
+    assert stored == {str(path.relative_to(source)) for path in images if path.exists()}
+    listed = json.loads((tmp_path / "set" / "bad.json").read_text())
+    assert {entry["name"]: entry["reason"] for entry in listed} == {
+        "class0/000.png": "a link that leads nowhere (to /nowhere/1.png)",
+        "class1/001.png": "a link that leads nowhere (to 001.png)",
+    }
+    images[0].unlink()
+    images[0].write_bytes(images[1].read_bytes())
+    assert convert(source, tmp_path / "few", workers=1, max_bad=1, overwrite=True).manifest.num_samples == 11
+
+
+def test_files_that_cannot_be_read_are_left_out_and_listed(tmp_path, image_folder, monkeypatch):
+    """The tests may run as root, who may read anything: the system's answers are made here."""
+    source, answers = image_folder(classes=2, each=4), {"000.png": errno.EACCES, "002.png": errno.EIO}
+    real = os.open
+
+    def refuse(path, *arguments, **options):
+        code = answers.get(Path(path).name) if "class1" in str(path) else None
+        if code:
+            raise OSError(code, os.strerror(code), path)
+        return real(path, *arguments, **options)
+
+    monkeypatch.setattr(os, "open", refuse)
+    convert(source, tmp_path / "set", workers=1, max_bad=2)
+    listed = json.loads((tmp_path / "set" / "bad.json").read_text())
+    assert {entry["name"]: entry["reason"] for entry in listed} == {
+        "class1/000.png": "cannot be read (Permission denied)",
+        "class1/002.png": "cannot be read (Input/output error)",
+    }
+    answers["002.png"] = errno.EMFILE  # of this process, not of the file
+    with pytest.raises(OSError, match="Too many open files"):
+        convert(source, tmp_path / "other", workers=1, max_bad=2)
+
+
+def test_an_archive_that_cannot_be_read_is_no_bad_image(tmp_path, parquet_file, encoded, monkeypatch):
+    path = parquet_file(images=[encoded(seed) for seed in range(4)], labels=[0, 1, 0, 1])
+    real = os.open
+
+    def refuse(path, *arguments, **options):
+        if "spool" in str(path) and not Path(path).is_dir():
+            raise OSError(errno.EIO, os.strerror(errno.EIO), path)
+        return real(path, *arguments, **options)
+
+    monkeypatch.setattr(os, "open", refuse)
+    with pytest.raises(OSError, match="Input/output error"):
+        convert(path, tmp_path / "set", workers=1, max_bad=4)
 
 
 def test_a_shard_of_bad_images_only_is_dropped(tmp_path, image_folder):

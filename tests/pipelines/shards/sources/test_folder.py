@@ -2,7 +2,8 @@ import re
 
 import numpy as np
 import pytest
-from softfeed.pipelines.shards.sources.folder import scan_image_folder
+from softfeed.pipelines.fingerprint import fingerprint
+from softfeed.pipelines.shards.sources.folder import scan_image_folder, status_of
 
 
 def _touch(root, *names):
@@ -38,6 +39,21 @@ def test_follows_links_to_classes(tmp_path):
     root = _touch(tmp_path / "root", "a/1.png")
     (root / "b").symlink_to(elsewhere)
     assert len(scan_image_folder(root)[0]) == 2
+
+
+def test_lists_links_that_lead_nowhere_and_knows_them_from_files(tmp_path):
+    root = _touch(tmp_path, "a/1.png")
+    for name, target in (("2.png", "/nowhere"), ("3.png", "3.png")):
+        (root / "a" / name).symlink_to(target)
+    paths, *_ = scan_image_folder(root)
+    assert [path.rpartition("/")[2] for path in paths] == ["1.png", "2.png", "3.png"]
+    assert [status_of(path).st_size for path in paths] == [1, len("/nowhere"), len("3.png")]
+    before = fingerprint(root)
+    (root / "a" / "2.png").unlink()
+    with pytest.raises(FileNotFoundError, match=r"2\.png"):
+        status_of(paths[1])
+    _touch(root, "a/2.png")
+    assert fingerprint(root) != before
 
 
 def test_refuses_a_link_that_loops(tmp_path):

@@ -292,7 +292,7 @@ def test_what_people_read_names_the_settings_to_use(command, photos):
     ],
 )
 def test_another_number_of_threads_in_training_is_explained(monkeypatch, changed, tuned, told):
-    monkeypatch.setattr("softfeed.train.threads._available_cores", lambda: 2)
+    monkeypatch.setattr("softfeed.pipelines.cores.available", lambda: 2)
     assert tune_command._told_of_threads(changed, tuned, torch.device("cpu")) == told
 
 

@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from ..pipelines import atomic
 from .measurement import Rate, Ratio
 
 FEW = 3  # repeats of which a median says something; fewer tell nothing from noise
@@ -112,10 +113,7 @@ def check_output(path: Path | None, name: str = "output") -> None:
     if path.is_dir():
         raise IsADirectoryError(f"{name} must be a file, got the folder {path}; name a file in it")
     if not path.exists():  # one that is there, such as /dev/stdout, may be written in a folder that takes no other
-        # Here, because it imports torch, which would count as memory of the workers that conversion measures.
-        from ..train.checkpoint import require_writable
-
-        require_writable(folder, name=name)
+        atomic.require_writable(folder, name=name)
     elif not os.access(path, os.W_OK):
         raise PermissionError(f"{name} must be writable, got {path}, which may not be written; choose another --{name}")
 

@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import os
 import pickle
-import tempfile
 import zipfile
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import torch
 
+from ..pipelines import atomic
+
 FORMAT = "softfeed-checkpoint-1"
 LAST, BEST = "last.pt", "best.pt"
-_PARTIAL = ".partial"
 # What zipfile and torch.load raise, depending on where a file ends or differs.
 _UNREADABLE = (
     *(zipfile.BadZipFile, zlib.error, pickle.UnpicklingError, EOFError, OSError),
@@ -51,72 +50,12 @@ class Checkpoint:
     running: dict[str, Any] | None = None
 
 
-def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:
-    """Write a file that is, at any moment and after a crash, the old one or the new one.
-
-    Args:
-        path: the file; a half-written `<path>.partial` beside it is overwritten by the next attempt.
-        write: writes the content to an open binary file.
-
-    Raises:
-        OSError: if the disk refuses; the old file is then untouched.
-    """
-    partial = path.with_name(path.name + _PARTIAL)
-    try:
-        with partial.open("wb") as file:
-            write(file)
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(path)
-    except BaseException as error:
-        partial.unlink(missing_ok=True)
-        # torch's writer hides the disk's own error, such as "no space left", behind a RuntimeError.
-        cause = error.__context__ if isinstance(error, RuntimeError) else error
-        if isinstance(cause, OSError):
-            raise OSError(cause.errno, cause.strerror, str(path)) from error
-        raise
-    # The rename itself is durable only once the folder is on disk.
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
-
-
-def require_writable(folder: Path, *, name: str) -> None:
-    """Raise unless a file can be written to `folder`, or to the nearest folder above it if it is still to be made.
-
-    Found out by trying, with a file that has no name and leaves nothing: permissions alone do not tell of file
-    systems that take nothing.
-
-    Args:
-        folder: where something will be written after a long time of work.
-        name: of the option that the user gave, for the message.
-
-    Raises:
-        OSError: if it cannot be written, or a file stands in its place.
-    """
-    existing = folder.absolute()
-    while not existing.exists():
-        existing = existing.parent
-    if not existing.is_dir():
-        raise NotADirectoryError(f"{name} must lie in a folder, got the file {existing}; choose another --{name}")
-    try:
-        with tempfile.TemporaryFile(dir=existing):
-            pass
-    except OSError as error:
-        reason = error.strerror or error
-        raise OSError(
-            f"{name} must be writable, got {existing}, which takes no file ({reason}); choose another --{name}"
-        ) from error
-
-
 def save(path: Path, checkpoint: Checkpoint) -> None:
     """Write a checkpoint atomically; its folder must exist."""
     # Not asdict, which copies every tensor.
     content = {field.name: getattr(checkpoint, field.name) for field in fields(checkpoint)}
     content["classes"] = list(checkpoint.classes)
-    write_atomically(path, lambda file: torch.save({"format": FORMAT, **content}, file))
+    atomic.write(path, lambda file: torch.save({"format": FORMAT, **content}, file))
 
 
 def load(path: Path | str) -> Checkpoint:
@@ -191,7 +130,7 @@ def open_run(output: Path, *, resume: bool) -> Checkpoint | None:
     """
     if output.exists() and not output.is_dir():
         raise ValueError(f"output must be a folder, got the file {output}; choose another --output")
-    require_writable(output, name="output")
+    atomic.require_writable(output, name="output")
     entries = {entry.name for entry in output.iterdir()} if output.is_dir() else set()
     if LAST in entries:
         if resume:
@@ -199,7 +138,7 @@ def open_run(output: Path, *, resume: bool) -> Checkpoint | None:
         raise ValueError(
             f"output must be new, got {output}, which holds a run; continue it with --resume or choose another --output"
         )
-    foreign = sorted(entries - {BEST, BEST + _PARTIAL, LAST + _PARTIAL})
+    foreign = sorted(entries - {BEST, BEST + atomic.PARTIAL, LAST + atomic.PARTIAL})
     if foreign:
         raise ValueError(
             f"output must be empty or hold a run, got {output}, which holds {foreign[0]}; choose another --output"

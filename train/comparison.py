@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from ..pipelines import Loader, PadCrop, Recipe, presets
+from ..pipelines import Loader, PadCrop, Recipe, atomic, presets
 from . import checkpoint, digits, models
 from .distributed import Process, seed_step
 from .engine import Trainer, TrainingPlan, evaluate
@@ -141,7 +141,7 @@ class Comparison:
         measured = time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime())
         run = Run(recipe, seed, trainer.history, scores[0], scores[1], time.perf_counter() - begin, measured)
         text = json.dumps({"settings": settings, "run": asdict(run)}, indent=1) + "\n"
-        checkpoint.write_atomically(folder / SCORES_FILE, lambda file: file.write(text.encode()))
+        atomic.write_bytes(folder / SCORES_FILE, text.encode())
         return run
 
 

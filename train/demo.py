@@ -7,6 +7,8 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ..pipelines import atomic
+
 if TYPE_CHECKING:
     from .comparison import Run
 
@@ -70,7 +72,6 @@ def _check(args: argparse.Namespace) -> None:
 def _measure(args: argparse.Namespace) -> Path:
     """Prepare, train, print the table; the report's path."""
     from . import digits, findings
-    from .checkpoint import write_atomically
     from .comparison import Comparison, run_all
     from .distributed import Process, pick_device
     from .report import protocol, render
@@ -84,7 +85,7 @@ def _measure(args: argparse.Namespace) -> Path:
     runs = run_all(comparison, seeds, fresh=args.fresh, announce=_announce)
     _say("\n3 of 3: report")
     page = render(comparison, runs, output=args.output).encode()
-    write_atomically(args.output / REPORT_FILE, lambda file: file.write(page))
+    atomic.write_bytes(args.output / REPORT_FILE, page)
     _say(f"\n{findings.table(runs)}\n\n{protocol(comparison, runs)}\n{findings.summary(runs)}")
     return args.output / REPORT_FILE
 

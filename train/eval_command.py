@@ -7,6 +7,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ..pipelines import atomic
 from . import data_options
 
 if TYPE_CHECKING:
@@ -67,11 +68,10 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _check_json(path: Path) -> None:
-    from .checkpoint import require_writable
 
     if path.is_dir():
         raise IsADirectoryError(f"json must be a file, got the folder {path}; name a file in it")
-    require_writable(path.parent, name="json")
+    atomic.require_writable(path.parent, name="json")
 
 
 def _prepare(
@@ -118,10 +118,8 @@ def _write_json(args: argparse.Namespace, scores: Scores, resize: int | None) ->
     import json
     from dataclasses import asdict
 
-    from .checkpoint import write_atomically
-
     evaluated = {"data": args.data, "resize": resize, "occlusion": args.occlusion}
     result = {"checkpoint": str(args.checkpoint), **evaluated, **asdict(scores)}
     text = json.dumps(result, indent=1) + "\n"
     args.json.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(args.json, lambda file: file.write(text.encode()))
+    atomic.write_bytes(args.json, text.encode())

@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..pipelines import atomic
 from . import data_options
 
 if TYPE_CHECKING:
@@ -54,7 +55,6 @@ def run(args: argparse.Namespace) -> int:
     """Draw as the command line says; the exit status."""
     data_options.check_data(DATA=args.data)
     from ..pipelines.sources import open_source
-    from .checkpoint import write_atomically
     from .recipe_curves import curves
     from .tile_grid import grid
 
@@ -74,12 +74,12 @@ def run(args: argparse.Namespace) -> int:
     diagrams = curves(recipe, num_classes=len(source.classes), **options)
     if diagrams is None and args.curves is not None:
         raise ValueError(f"curves must go with a recipe that has some, got {name}, which leaves labels as they are")
-    write_atomically(output, lambda file: file.write(picture))
+    atomic.write_bytes(output, picture)
     print(f"{output}: {args.num} rows of 1 + {args.versions} images")
     if diagrams is None:
         print(f"no curves: {name} leaves labels as they are")
     else:
-        write_atomically(beside, lambda file: file.write(diagrams))
+        atomic.write_bytes(beside, diagrams)
         print(f"{beside}: curves")
     return 0
 

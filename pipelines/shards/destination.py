@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from . import atomic
+from .. import atomic
 from .containers.formats import CONTAINERS
 from .manifest import MANIFEST_FILE, PARTIAL_FOLDER
 
@@ -161,7 +161,7 @@ def resume(work: Path, plan: dict[str, Any], *, overwrite: bool) -> bool:
     for entry in work.parent.iterdir():
         if _OURS.fullmatch(entry.name):
             entry.unlink()
-    atomic.write_file(plan_file, json.dumps(plan, indent=1, sort_keys=True).encode())
+    atomic.write_bytes(plan_file, json.dumps(plan, indent=1, sort_keys=True).encode())
     return False
 
 

@@ -9,7 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from . import atomic
+from .. import atomic
 from .remote import BLOCK, FileSystem, Report, opened
 
 _NOTES_FILE = ".fetched.jsonl"  # what was fetched, beside it: a line per event

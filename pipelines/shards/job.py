@@ -13,8 +13,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from . import atomic
-from .atomic import FileSummary
+from .. import atomic
+from ..atomic import FileSummary
 from .containers.container import ShardFile, ShardWriter, StoredSample
 from .containers.formats import CONTAINERS
 from .decoding import Decoded, Undecodable, kept_reader
@@ -125,7 +125,7 @@ def write_shard(job: ShardJob) -> ShardRecord:
         atomic.rename(temporary, path)
         if container.is_indexed_by_shard:
             index = path.with_suffix(".idx")
-            index_summary = atomic.write_file(index, writer.index_text().encode(), temporary)
+            index_summary = atomic.write_bytes(index, writer.index_text().encode(), temporary)
     finally:
         temporary.unlink(missing_ok=True)
     shard = Shard(
@@ -271,7 +271,7 @@ def _save(work: Path, number: int, record: ShardRecord, temporary: Path) -> None
         "multipart": record.multipart,
         "names": record.names,
     }
-    atomic.write_file(work / f"shard-{number:06d}.json", json.dumps(content).encode(), temporary)
+    atomic.write_bytes(work / f"shard-{number:06d}.json", json.dumps(content).encode(), temporary)
 
 
 def finished_shard(folder: Path, number: int) -> ShardRecord | None:

@@ -21,7 +21,7 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from . import atomic
+from .. import atomic
 from .containers.container import Container
 from .containers.formats import CONTAINERS
 
@@ -138,13 +138,13 @@ def write_samples(folder: Path, table: NDArray[Any]) -> SetFile:
 
 def write_set_file(folder: Path, name: str, content: bytes) -> SetFile:
     """Write a file of the whole set and return its entry."""
-    summary = atomic.write_file(folder / name, content)
+    summary = atomic.write_bytes(folder / name, content)
     return SetFile(name, summary.bytes, summary.crc32)
 
 
 def write(folder: Path, manifest: Manifest) -> None:
     """Write `dataset.json`; call it last, since this makes `folder` a shard set."""
-    atomic.write_file(folder / MANIFEST_FILE, to_json(manifest).encode())
+    atomic.write_bytes(folder / MANIFEST_FILE, to_json(manifest).encode())
 
 
 def to_json(manifest: Manifest) -> str:

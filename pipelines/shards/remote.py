@@ -13,7 +13,8 @@ from typing import Any, NamedTuple
 import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
-from . import atomic, manifest
+from .. import atomic
+from . import manifest
 from .manifest import MANIFEST_FILE, Manifest
 
 BLOCK = 4 << 20  # bytes in memory at a time
@@ -137,7 +138,7 @@ def _make_room(fs: FileSystem, root: str, ours: set[str], text: bytes, dest: str
     replaced = fs.cat_file(f"{root}/{_REPLACED_FILE}") if is_cut and _REPLACED_FILE in there else found
     theirs = _names_of(replaced)
     notes = {MANIFEST_FILE, _REPLACED_FILE}
-    others = sorted(there - ours - theirs - notes - {f"{name}.tmp" for name in notes})
+    others = sorted(there - ours - theirs - notes - {name + atomic.PARTIAL for name in notes})
     if others:
         raise FileExistsError(
             f"destination must be new or empty, got {len(others)} other entries in {dest} (first: {others[0]})"
@@ -162,7 +163,7 @@ def _names_of(text: bytes) -> set[str]:
 def _write(fs: FileSystem, path: str, content: bytes) -> None:
     """Write a small file, whole or not at all."""
     if isinstance(fs, LocalFileSystem):
-        atomic.write_file(Path(path), content)
+        atomic.write_bytes(Path(path), content)
     else:
         fs.pipe_file(path, content)
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from . import atomic
+from .. import atomic
 from .convert import Conversion, convert
 from .destination import locked, make_folder, require_apart, require_free
 from .layout import ShardOptions, fitting, plan
@@ -104,7 +104,7 @@ def convert_split(
     make_folder(dest, dest)
     outcomes: dict[str, Conversion | None] = dict.fromkeys(PARTS)
     with locked(dest, dest):
-        atomic.write_file(plan_file, json.dumps(plans).encode())
+        atomic.write_bytes(plan_file, json.dumps(plans).encode())
         for part in PARTS:
             if part not in finished:
                 outcomes[part] = convert(parts[part], dest / part, options, overwrite=overwrite, **settings)

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from softfeed.pipelines.atomic import require_writable
 from softfeed.train import checkpoint
-from softfeed.train.checkpoint import Checkpoint, load, open_run, require_same, require_writable, save
+from softfeed.train.checkpoint import Checkpoint, load, open_run, require_same, save
 
 
 @pytest.fixture
@@ -82,7 +83,7 @@ def test_other_files_are_refused(tmp_path):
 KILLED = """
 import sys, time
 from pathlib import Path
-from softfeed.train.checkpoint import write_atomically
+from softfeed.pipelines import atomic
 path = Path(sys.argv[1])
 content = path.read_bytes()
 def half(file):
@@ -90,7 +91,7 @@ def half(file):
     file.flush()
     print("halfway", flush=True)
     time.sleep(600)
-write_atomically(path, half)
+atomic.write(path, half)
 """
 
 
@@ -102,7 +103,7 @@ def test_kill_9_while_writing_leaves_the_previous_checkpoint(state, tmp_path):
         assert process.stdout.readline() == "halfway\n"
         process.send_signal(signal.SIGKILL)
     assert process.returncode == -signal.SIGKILL
-    assert (tmp_path / "last.pt.partial").stat().st_size > 0
+    assert (tmp_path / "last.pt.tmp").stat().st_size > 0
     assert load(path).epoch == 2
     resumed = open_run(tmp_path, resume=True)
     assert resumed is not None
@@ -154,7 +155,7 @@ def test_the_folder_of_a_run_is_never_overwritten(state, tmp_path):
     assert open_run(tmp_path / "new", resume=True) is None
     assert not (tmp_path / "new").exists()
     (tmp_path / "dead").mkdir()
-    (tmp_path / "dead" / "last.pt.partial").write_bytes(b"half")
+    (tmp_path / "dead" / "last.pt.tmp").write_bytes(b"half")
     assert open_run(tmp_path / "dead", resume=False) is None
     (tmp_path / "run").mkdir()
     save(tmp_path / "run" / "last.pt", state)

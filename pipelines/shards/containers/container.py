@@ -10,8 +10,8 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
 from typing import BinaryIO, NamedTuple, Protocol
 
-from .. import atomic
-from ..atomic import FileSummary
+from ... import atomic
+from ...atomic import FileSummary
 
 
 class StoredSample(NamedTuple):

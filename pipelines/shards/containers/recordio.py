@@ -13,7 +13,7 @@ import struct
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from ..atomic import FileSummary
+from ...atomic import FileSummary
 from .container import (
     USUAL,
     Columns,

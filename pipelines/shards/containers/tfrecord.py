@@ -17,7 +17,7 @@ from pathlib import Path
 
 import google_crc32c
 
-from ..atomic import FileSummary
+from ...atomic import FileSummary
 from .container import (
     USUAL,
     Columns,

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from ..atomic import FileSummary
+from ...atomic import FileSummary
 from ..sources.folder import EXTENSIONS
 from .container import (
     Columns,

@@ -14,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from .. import atomic
+from ... import atomic
 from .spool import Extents, FileStamp, stamp_of
 
 _BLOCK_BYTES = 16 << 20  # of pixels in memory at a time

@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from .. import atomic
+from ... import atomic
 
 _ROWS = 256  # per Arrow batch; the images of one batch are all that is in memory
 

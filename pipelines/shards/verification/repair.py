@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-from .. import atomic
+from ... import atomic
 from ..manifest import INDEX_FILE, MANIFEST_FILE, SAMPLES_FILE, Manifest, SetFile, own_checksum, samples_bytes, to_json
 from ..progress import Progress
 from .derived import index_of, manifest_of, table_of
@@ -89,7 +89,7 @@ def _repair_files(found: Survey, did: _Say, failed: _Say) -> None:
         failed(f"{SAMPLES_FILE} and an index of the whole set follow only from shards that are all whole")
     text = to_json(manifest).encode("utf-8", "surrogatepass")
     if _content(found.folder / MANIFEST_FILE) != text:
-        _replace(found.folder / MANIFEST_FILE, text)
+        atomic.write_bytes(found.folder / MANIFEST_FILE, text)
         did(f"{MANIFEST_FILE}: written anew")
 
 
@@ -137,14 +137,8 @@ def _write(folder: Path, recorded: SetFile, content: bytes, source: str, did: _S
     if (len(content), zlib.crc32(content)) != (recorded.bytes, recorded.crc32):
         failed(f"{recorded.file}: what follows {source} has not the checksum in {MANIFEST_FILE}")
         return
-    _replace(folder / recorded.file, content)
+    atomic.write_bytes(folder / recorded.file, content)
     did(f"{recorded.file}: written anew {source}")
-
-
-def _replace(path: Path, content: bytes) -> None:
-    # A link under this name would be written through, out of the set.
-    path.with_name(path.name + ".tmp").unlink(missing_ok=True)
-    atomic.write_file(path, content)
 
 
 def _content(path: Path) -> bytes | None:

@@ -5,7 +5,7 @@ its format once more, and the bytes that come out must be those that lie there: 
 else that nobody would think of checking one by one.
 """
 
-from ..atomic import FileSummary
+from ...atomic import FileSummary
 from ..containers.container import FileReader, Placed, ShardFile, StoredSample
 from ..decoding import extension_of
 from .file_check import first_difference

@@ -6,7 +6,7 @@ import subprocess
 import sys
 
 import pytest
-from softfeed.pipelines.shards import atomic
+from softfeed.pipelines import atomic
 from softfeed.pipelines.shards.containers.container import ShardFile
 from softfeed.pipelines.shards.containers.formats import CONTAINERS
 from softfeed.pipelines.shards.convert import convert

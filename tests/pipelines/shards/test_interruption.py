@@ -21,7 +21,7 @@ from softfeed.pipelines.shards.workers import ordered_results, worker_processes
 
 _PROGRAM = """
 import os, signal, sys, time
-from softfeed.pipelines.shards import atomic
+from softfeed.pipelines import atomic
 from softfeed.pipelines.shards.convert import convert
 from softfeed.pipelines.shards.layout import ShardOptions
 

@@ -172,7 +172,7 @@ def test_a_local_manifest_is_whole_or_absent(tmp_path, shard_set, monkeypatch):
         raise OSError("power cut")
 
     with monkeypatch.context() as patch:
-        patch.setattr("softfeed.pipelines.shards.atomic.rename", fail)
+        patch.setattr("softfeed.pipelines.atomic.rename", fail)
         with pytest.raises(OSError, match="power cut"):
             copy_set(str(shard_set), str(tmp_path / "copy"))
     assert not (tmp_path / "copy" / "dataset.json").exists()

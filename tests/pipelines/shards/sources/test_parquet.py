@@ -12,7 +12,7 @@ from softfeed.pipelines.shards.sources.spool import _binary
 def _images(source, work):
     """Every image of a source, through its extents."""
     work.mkdir()
-    files, file, offset, size, _ = source.extents(work, None, lambda done, total: None)
+    files, file, offset, size, *_ = source.extents(work, None, lambda done, total: None)
     content = []
     for number, start, length in zip(file, offset, size, strict=True):
         content.append(Path(files[number]).read_bytes()[start : start + length])

@@ -273,7 +273,7 @@ def test_tfrecords_keep_class_names(tmp_path, parquet_file, encoded):
 
 
 def test_a_full_disk_leaves_files_as_they_were(shard_set, content, monkeypatch):
-    from softfeed.pipelines.shards import atomic
+    from softfeed.pipelines import atomic
 
     (shard_set / "shard-000001.idx").write_bytes(b"v1.2 0\n")
 

@@ -7,14 +7,15 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
-# of softfeed[test], peers and dask; pytest finds hypothesis and xdist as plugins, which are not looked for then
+# Of softfeed[test], peers and dask, and google-crc32c, which only TFRecord needs. pytest finds hypothesis and xdist as
+# plugins, which are not looked for then.
 HIDDEN = """
 import sys
 from importlib.machinery import PathFinder
 
 HIDDEN = {
-    "accelerate", "aiohttp", "distributed", "ffcv", "hypothesis", "lightning", "simplejpeg", "spdl", "tfrecord", "timm",
-    "torchdata", "torchmetrics", "webdataset", "xdist",
+    "accelerate", "aiohttp", "distributed", "ffcv", "google_crc32c", "hypothesis", "lightning", "simplejpeg", "spdl",
+    "tfrecord", "timm", "torchdata", "torchmetrics", "webdataset", "xdist",
 }
 for finder in [finder for finder in sys.meta_path if hasattr(finder, "find_spec")]:
     def find_spec(name, path=None, target=None, *, find=finder.find_spec):
@@ -43,3 +44,24 @@ def test_gpu_tests_need_no_optional_package(tmp_path):
     assert len(skipped) > 10, "nothing was hidden"
     _, _, done = collected(*skipped)
     assert done.returncode == 5, f"skipped files have tests for a GPU: {done.stdout[-3000:]}"
+
+
+def test_loaders_and_benchmarks_need_no_optional_package(tmp_path):
+    """A set of TFRecords asks for the package that is missing, which the command says in a line."""
+    (tmp_path / "hidden.py").write_text(HIDDEN)
+    code = """
+import hidden
+from softfeed.benchmarks import command, gpu_runs, outputs, peers_suite
+from softfeed.pipelines import Loader
+from softfeed.pipelines.shards.containers.tfrecord import masked_crc
+from softfeed.train import cli
+try:
+    masked_crc(b"123456789")
+except ModuleNotFoundError as error:
+    print(cli._user_message(error))
+"""
+    path = os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])
+    command, environment = [sys.executable, "-c", code], os.environ | {"PYTHONPATH": path}
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+    told = "TFRecord shards must find the package google-crc32c, got none; pip install google-crc32c\n"
+    assert (done.stdout, done.returncode) == (told, 0), done.stderr

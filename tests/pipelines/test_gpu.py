@@ -6,6 +6,7 @@ images.
 
 import pytest
 import torch
+from softfeed.benchmarks.memory import release_gpu_memory
 from softfeed.pipelines import CenterCrop, GridMask, Loader, Mixup, Mollify, Mosaic, Recipe, SoftCrop, SoftShift
 from softfeed.pipelines.shards.convert import ShardOptions, convert
 
@@ -161,6 +162,7 @@ def test_memory_stays_level(photo_folder):
         free, total = torch.cuda.mem_get_info()
         return total - free
 
+    release_gpu_memory()  # what earlier tests left would be used again before more is taken
     with play(photo_folder, dtype=torch.float16, channels_last=True) as loader:
         sums(loader, epochs=2)
         early = used()

@@ -4,6 +4,7 @@ import gc
 import importlib
 import random
 from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -45,8 +46,13 @@ def batches(name, folder, tmp_path):
 
 @pytest.mark.filterwarnings("ignore:unclosed file:ResourceWarning")  # timm and webdataset leave that to Python
 @pytest.mark.filterwarnings("ignore:The image decoding and encoding capabilities of TorchVision:DeprecationWarning")
-@pytest.mark.parametrize("name", [pytest.param(name, marks=[pytest.mark.slow] * (name == "FFCV")) for name in HARD])
-def test_windows_flips_and_values(name, ramp_folder, tmp_path):
+@pytest.mark.parametrize(
+    ("name", "parts"),
+    [pytest.param(name, True, id=name, marks=[pytest.mark.slow] * (name == "FFCV")) for name in HARD]
+    + [pytest.param("DALI example graph", False, id="DALI example graph, whole images")],
+)
+def test_windows_flips_and_values(name, parts, ramp_folder, tmp_path, monkeypatch):
+    monkeypatch.setattr("softfeed.benchmarks.peers.dali_example.roi_decode_works", lambda device: parts)
     torch.manual_seed(0)
     random.seed(0)
     epoch = batches(name, ramp_folder, tmp_path)
@@ -177,3 +183,24 @@ def test_cold_means_every_file_that_any_peer_plays(ramp_folder, tmp_path, monkey
     found = from_json(output)
     assert "mapped pages cannot be dropped" in found.facts["skipped"]["FFCV"]
     assert not {"recipe", "dtype", "channels_last", "model"} & set(found.settings)
+
+
+@pytest.mark.parametrize("parts", [True, False])
+def test_dalis_graph_for_a_gpu_decodes_as_the_loader_does(ramp_folder, monkeypatch, parts):
+    """Chroma is interpolated, and parts of images are decoded where that does not end the process."""
+    from nvidia.dali import fn
+    from softfeed.benchmarks.peers import dali_example
+
+    asked = {}
+
+    def recorded(name, make, encoded, **settings):
+        asked[name] = (settings["device"], settings.get("jpeg_fancy_upsampling"))
+        return make(encoded, **settings)
+
+    for name in ("image", "image_random_crop"):
+        monkeypatch.setattr(fn.decoders, name, partial(recorded, name, getattr(fn.decoders, name)))
+    monkeypatch.setattr(dali_example, "roi_decode_works", lambda device: device.type == "cuda" and parts)
+    monkeypatch.setattr("nvidia.dali.pipeline.Pipeline.build", lambda pipeline: None)
+    monkeypatch.setattr("nvidia.dali.pipeline.Pipeline.reader_meta", lambda pipeline, name: {"epoch_size": 24})
+    dali_example.hard(Job(ramp_folder, ramp_folder, ramp_folder, BATCH, SIZE, 1, "cuda"))
+    assert asked == {"image_random_crop" if parts else "image": ("mixed", True)}

@@ -4,12 +4,12 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from softfeed.benchmarks import verdict
+from softfeed.benchmarks import machine, verdict
 from softfeed.benchmarks.measurement import Rate
 from softfeed.benchmarks.result import Result
 from softfeed.benchmarks.steps import Played, Step, spreads_of, steps_of
 from softfeed.benchmarks.training import _Announcing
-from softfeed.pipelines import presets
+from softfeed.pipelines import nvjpeg, presets
 from softfeed.train.timing import LoopClock
 
 from .conftest import rate, result
@@ -155,6 +155,25 @@ def test_uncertain_numbers_are_called_so_before_what_follows_from_them():
     assert "1 repeat cannot" in str(result(rate("a", 1), settings=settings))
     assert result(rate("a", 1, 1, 1), settings={"repeats": 3}).uncertain() == []
     assert result(rate("a", 1)).uncertain() == []  # one long run has no repeats
+
+
+def test_an_old_nvjpeg_marks_a_result():
+    on = {"cores": 2, "gpu": {"name": "H200", "slow_decoding": "nvJPEG 12.4.0 leaves those to the CPU"}}
+    (line,) = result(rate("a", 1, 1, 1), machine=on).uncertain()
+    assert line.startswith("Rates that begin with JPEGs are too low: of parts of images nvJPEG 12.4.0 leaves those to ")
+    on["gpu"]["slow_decoding"] = None
+    assert result(rate("a", 1, 1, 1), machine=on).uncertain() == []
+
+
+def test_a_gpu_is_told_of_with_the_nvjpeg_in_use(monkeypatch):
+    properties = SimpleNamespace(name="NVIDIA Test", total_memory=150_000_000_000)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: properties)
+    for version, slow in (((13, 3, 2), False), ((12, 4, 0), True), (None, False)):
+        monkeypatch.setattr(nvjpeg, "version", lambda version=version: version)
+        gpu = machine.machine()["gpu"]
+        assert gpu["nvjpeg"] == (None if version is None else ".".join(map(str, version)))
+        assert (gpu["slow_decoding"] is not None) == slow
 
 
 def test_what_a_step_adds_has_the_spread_of_its_repeats():

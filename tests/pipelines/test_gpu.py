@@ -78,7 +78,7 @@ def test_the_jpeg_engines_write_in_order_while_the_gpu_is_busy(photo_folder, bus
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
 def test_patches_lie_where_they_were_drawn_while_the_gpu_is_busy(noise_folder, busy, dtype):
-    """The operator sends the patches of a batch from memory of its own, which must not change before they arrive."""
+    """The patches of a batch are sent from memory that must not change before they arrive."""
     # without an edge of the image in sight, behind which all is 0
     recipe = Recipe(crop=CenterCrop(), occlude=GridMask(spacing=(30, 80), probability=1.0))
     with play(noise_folder, recipe, dtype=dtype, details=True, prefetch=6) as loader:

@@ -4,8 +4,10 @@ import gc
 import importlib
 import random
 from contextlib import nullcontext
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -23,6 +25,7 @@ from .conftest import SIDE, rate
 
 SIZE, BATCH = 32, 6
 HARD = [name for name, (_, function) in PEERS.items() if function == "hard"]
+_WITH_WORKERS = ("timm_loader", "webdataset_loader")
 _IMPORTED = {"FFCV": "ffcv", "SPDL": "spdl", "timm": "timm", "webdataset": "webdataset"}
 
 
@@ -204,3 +207,24 @@ def test_dalis_graph_for_a_gpu_decodes_as_the_loader_does(ramp_folder, monkeypat
     monkeypatch.setattr("nvidia.dali.pipeline.Pipeline.reader_meta", lambda pipeline, name: {"epoch_size": 24})
     dali_example.hard(Job(ramp_folder, ramp_folder, ramp_folder, BATCH, SIZE, 1, "cuda"))
     assert asked == {"image_random_crop" if parts else "image": ("mixed", True)}
+
+
+def test_loaders_whose_workers_have_no_room_for_their_batches_are_skipped(tmp_path, monkeypatch):
+    """16 workers two batches ahead, 154 MB each: a worker without room is killed, or its loader waits for ever."""
+    job = Job(tmp_path, tmp_path, tmp_path, 256, 224, 16, "cuda")
+    free = [0.0]
+    monkeypatch.setattr(peers_suite.shutil, "disk_usage", lambda path: SimpleNamespace(free=int(free[0] * 1e9)))
+    names = [*PEERS]
+    with_workers = [name for name, (module, _) in PEERS.items() if "torchvision" in module or module in _WITH_WORKERS]
+    assert [*peers_suite.without_room(names, job)] == with_workers
+    free[0] = 0.064
+    reasons = peers_suite.without_room(names, job)
+    assert reasons["torchvision, Pillow"].startswith(
+        "/dev/shm must have room for 5.09 GB of its workers' batches, got 0.06 GB beside "
+    )
+    free[0] = 7.0  # for one, and for timm's, which are uint8
+    assert [*peers_suite.without_room(names, job)] == [name for name in with_workers[1:] if name != "timm"]
+    free[0] = 22.0
+    assert peers_suite.without_room(names, job) == {}
+    free[0] = 0.0
+    assert peers_suite.without_room(names, replace(job, workers=0)) == {}

@@ -77,7 +77,9 @@ def play(file: str, options: list[str], limit_s: float) -> tuple[bool, list[str]
 
 def main(arguments: list[str] | None = None) -> int:
     """Run them; returns the exit status, 1 if not all is well."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+    )
     parser.add_argument("--file-limit", type=float, default=FILE_S, help="seconds for a file (default: %(default)s)")
     options, rest = parser.parse_known_args(arguments)
     chosen = [word for word in rest if word.endswith(".py")]

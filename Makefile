@@ -25,10 +25,9 @@ demo: $(VENV)/.installed
 test: $(VENV)/.installed
 	$(BIN)/python -m pytest -n auto -m "not slow"
 
-# The tests that need an NVIDIA GPU, in one process, so that they do not crowd its memory. A warning of another version of
-# torch or numpy must not fail all of them.
+# The tests that need an NVIDIA GPU, one file after the other, so that they do not crowd its memory.
 test-gpu: $(READY)
-	$(WITH) -m pytest -m gpu -v -W default $(OPTIONS)
+	$(WITH) tests/on_a_gpu.py $(OPTIONS)
 
 test-slow: $(VENV)/.installed
 	$(BIN)/python -m pytest -m slow

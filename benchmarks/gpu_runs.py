@@ -18,6 +18,7 @@
 Images are played from a folder of links, several times over if there are few: an epoch of a batch or two would show its
 beginning and end and little else. A run whose result is there already is left out, one that fails does not stop the
 others, and with `--limit` none begins that would hardly come to its end, so that the same command again goes on.
+DALI is led to the nvJPEG that is installed, before any other of the machine; an old one in use is told of.
 """
 
 from __future__ import annotations
@@ -31,17 +32,21 @@ import sys
 import tempfile
 import time
 from dataclasses import dataclass
+from importlib import metadata
 from pathlib import Path
 
+from ..pipelines.nvjpeg import LIBRARY
 from .program import in_one_line
 from .recorded import without_folders
 from .repeated import repeated
+from .result import slow_decoding
 
 _BATCH = 256
 _LEAST = 100 * _BATCH  # images of an epoch
 _MOST = 4000  # different images, which are a fair sample, and few enough to be re-encoded by one of the runs
 _TAIL = 25  # lines of a log to show
 _GOODBYE_S = 20.0  # for a run that is told to stop
+_NVJPEG = "nvidia-nvjpeg"  # package
 _BENCH = ("-m", "softfeed.train.cli", "bench")
 
 
@@ -105,7 +110,7 @@ def play(run: Run, result: Path, seconds: float | None) -> str | None:
     with result.with_suffix(".log").open("wb") as log, tempfile.TemporaryFile() as answer:
         # unbuffered, so that a log is whole even where everything is killed
         process = subprocess.Popen(
-            words, stdout=answer if run.prints else log, stderr=log, env=os.environ | {"PYTHONUNBUFFERED": "1"}
+            words, stdout=answer if run.prints else log, stderr=log, env=environment() | {"PYTHONUNBUFFERED": "1"}
         )
         try:
             status = process.wait(seconds)
@@ -119,6 +124,27 @@ def play(run: Run, result: Path, seconds: float | None) -> str | None:
     if status is None:
         return "stopped, as the time is up"
     return f"exit status {status}" if status else None
+
+
+def environment() -> dict[str, str]:
+    """This process's environment, with the folder of the installed nvJPEG where DALI looks for one first.
+
+    Else it takes an older one that the machine may have, which leaves parts of images to the CPU.
+    """
+    try:
+        files = metadata.files(_NVJPEG) or []
+    except metadata.PackageNotFoundError:
+        files = []
+    folders = {str(Path(str(file.locate())).parent.resolve()) for file in files if LIBRARY.fullmatch(file.name)}
+    path = [*sorted(folders), *filter(None, [os.environ.get("LD_LIBRARY_PATH")])]
+    return os.environ | ({"LD_LIBRARY_PATH": os.pathsep.join(path)} if path else {})
+
+
+def _slow_decoding() -> str | None:
+    """Why decoding is slow with the nvJPEG that the runs find, asked in a process like theirs; None if it is not."""
+    code = "from softfeed.pipelines.roi_probe import left_to_the_cpu as l; print(l(fancy_upsampling=True) or '')"
+    asked = subprocess.run([sys.executable, "-c", code], env=environment(), capture_output=True, text=True)
+    return asked.stdout.strip() or None  # what fails here fails in the runs, too, which have logs
 
 
 def _stop(process: subprocess.Popen[bytes]) -> None:
@@ -153,6 +179,12 @@ def _play_all(
         if reason is not None:
             failed[name] = reason
     return failed, left
+
+
+def _warn(slow: str | None) -> None:
+    """Say so that nobody overlooks it why decoding is slow, if it is."""
+    if slow is not None:
+        print(f"\n{'!' * 100}\n{slow_decoding(slow)}\n{'!' * 100}", flush=True)
 
 
 def _parse(arguments: list[str] | None) -> argparse.Namespace:
@@ -197,6 +229,8 @@ def main(arguments: list[str] | None = None) -> int:
     if there:
         print(f"measured already: {', '.join(there)}; --again measures again", flush=True)
     begin = time.monotonic()
+    slow = _slow_decoding() if options.device == "cuda" else None
+    _warn(slow)
     with tempfile.TemporaryDirectory(prefix="softfeed-runs-") as scratch:
         folder = Path(scratch, options.data.resolve().name)  # whose name is all that results say of it
         data = str(repeated(options.data, folder, most=_MOST, least=_LEAST))
@@ -211,6 +245,7 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"\nleft for another call: {', '.join(left)}")
     if failed:
         print("\nfailed: " + ", ".join(f"{name} ({reason})" for name, reason in failed.items()))
+    _warn(slow)
     return int(bool(failed))
 
 

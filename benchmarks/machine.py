@@ -34,7 +34,6 @@ def machine(*packages: str) -> dict[str, Any]:
     """
     import torch
 
-    gpu = torch.cuda.get_device_properties(0) if torch.cuda.is_available() else None
     return {
         "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
         "commit": _commit(),
@@ -42,10 +41,25 @@ def machine(*packages: str) -> dict[str, Any]:
         "cores": cores.available(),
         "memory_gb": round(psutil.virtual_memory().total / 1e9, 1),
         "load_before": round(os.getloadavg()[0], 2),
-        "gpu": None if gpu is None else {"name": gpu.name, "memory_gb": round(gpu.total_memory / 1e9, 1)},
+        "gpu": _gpu() if torch.cuda.is_available() else None,
         "system": f"{platform.system()} {platform.release()}",
         "python": platform.python_version(),
         "versions": versions(*_PACKAGES, *packages),
+    }
+
+
+def _gpu() -> dict[str, Any]:
+    """The first GPU, and the nvJPEG in use, which need not be the one installed; why it is slow, if it is."""
+    import torch
+
+    from ..pipelines import nvjpeg, roi_probe
+
+    gpu, version = torch.cuda.get_device_properties(0), nvjpeg.version()
+    return {
+        "name": gpu.name,
+        "memory_gb": round(gpu.total_memory / 1e9, 1),
+        "nvjpeg": None if version is None else ".".join(map(str, version)),
+        "slow_decoding": roi_probe.left_to_the_cpu(fancy_upsampling=True),
     }
 
 

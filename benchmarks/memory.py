@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import sys
 import threading
 from pathlib import Path
@@ -51,11 +52,40 @@ def gpu_bytes() -> int | None:
     return total - free
 
 
-class PeakMemory:
-    """Watches memory while a block runs; `host` and `gpu` are then the largest values seen, in bytes."""
+def gpu_bytes_before(device: str) -> int:
+    """What `gpu_bytes` says before anything is put on a device, what CUDA takes for this process included; 0 on a CPU.
 
-    def __init__(self) -> None:
+    Another process, such as the one that this one was started by, may hold loaders and networks there.
+    """
+    if device == "cpu":
+        return 0
+    import torch
+
+    torch.cuda.init()
+    return gpu_bytes() or 0
+
+
+def release_gpu_memory() -> None:
+    """Give the GPU's memory back that torch and DALI keep for later, as far as nothing is in it."""
+    import torch
+    from nvidia.dali import backend
+
+    gc.collect()
+    torch.cuda.synchronize()
+    torch.cuda.empty_cache()
+    backend.ReleaseUnusedMemory()  # pyright: ignore[reportAttributeAccessIssue]
+
+
+class PeakMemory:
+    """Watches memory while a block runs; `host` and `gpu` are then the largest values seen, in bytes.
+
+    Args:
+        gpu_before: Bytes of the GPU's memory that do not count, as they were in use before.
+    """
+
+    def __init__(self, gpu_before: int = 0) -> None:
         self.host, self.gpu = 0, 0
+        self._gpu_before = gpu_before
         self._done = threading.Event()
         self._thread = threading.Thread(target=self._watch, daemon=True)
 
@@ -75,7 +105,7 @@ class PeakMemory:
 
     def _look(self) -> None:
         self.host = max(self.host, host_bytes())
-        self.gpu = max(self.gpu, gpu_bytes() or 0)
+        self.gpu = max(self.gpu, (gpu_bytes() or 0) - self._gpu_before)
 
     def facts(self) -> dict[str, float | None]:
         """In MB, for a result."""

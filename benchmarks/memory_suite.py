@@ -10,7 +10,7 @@ from typing import Any
 from ..pipelines.sources import open_source
 from . import page_cache
 from .measurement import Here, Rate
-from .memory import PeakMemory, gpu_bytes, host_bytes
+from .memory import PeakMemory, gpu_bytes, gpu_bytes_before, host_bytes
 from .processes import in_fresh_process
 from .result import Result
 from .session import Session
@@ -37,12 +37,13 @@ def run(session: Session, args: argparse.Namespace) -> Result:
 
 
 def play(played: Played, images: int) -> list[dict[str, Any]]:
-    """Play some images and look at memory and rate after each tenth of them."""
+    """Play some images and look at memory and rate after each tenth of them; of a GPU's, at what the loader took."""
     from .measurement import cpu_seconds, settle
 
     looks, done = [], 0
     begin, cpu, before = time.perf_counter(), cpu_seconds(), 0
     sampled: list[float] = []
+    gpu_before = gpu_bytes_before(played.device)
     loader = played.loader()
     while len(looks) < _LOOKS:
         for count in of_loader(loader)():
@@ -58,7 +59,7 @@ def play(played: Played, images: int) -> list[dict[str, Any]]:
                 {
                     "images": done,
                     "host_mb": statistics.median(sampled),
-                    "gpu_mb": None if (used := gpu_bytes()) is None else used / 1e6,
+                    "gpu_mb": None if (used := gpu_bytes()) is None else (used - gpu_before) / 1e6,
                     "images_per_s": (done - before) / (now - begin),
                     "cpu_s_per_image": (spent - cpu) / (done - before),
                 }
@@ -70,9 +71,10 @@ def play(played: Played, images: int) -> list[dict[str, Any]]:
 
 
 def peak(played: Played, seconds: float) -> dict[str, float | None]:
-    """Peak memory of a process that does nothing but play a loader for some seconds."""
+    """Peak memory of a process that does nothing but play a loader for some seconds; of a GPU's, what that took."""
+    before = gpu_bytes_before(played.device)
     loader = played.loader()
-    with PeakMemory() as memory:
+    with PeakMemory(before) as memory:
         Here(of_loader(loader)).play(seconds)
     return memory.facts()
 

@@ -21,6 +21,7 @@ from ..pipelines import Loader, presets
 from ..pipelines.sources import open_source
 from .machine import machine
 from .measurement import Here, Progress, measure, ratio
+from .memory import release_gpu_memory
 from .program import Program, finish, in_one_line, settings_of
 from .recorded import without_folders
 from .result import Result
@@ -82,8 +83,7 @@ def _decoders(speed_settings: dict[str, Any]) -> Variants:
 
 def _gpu_bytes(make: Callable[..., Loader], settings: dict[str, Any]) -> int:
     """Memory that a loader takes of the GPU, DALI's and torch's, after two epochs or twenty batches."""
-    torch.cuda.synchronize()
-    torch.cuda.empty_cache()  # what other loaders left behind is not to be used again unseen
+    release_gpu_memory()  # what other loaders left behind is not to be used again unseen
     before = torch.cuda.mem_get_info()[0]
     with make(**settings) as loader:
         for _ in range(2):

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import shutil
 import tempfile
+from collections.abc import Sequence
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
@@ -17,7 +19,7 @@ from ..pipelines.shards.layout import ShardOptions
 from ..pipelines.sources import open_source
 from .measurement import Rate, Ratio, ratio
 from .peers.job import Job
-from .peers.registry import MAPPED, PEERS, RAW, contender, packages, regime
+from .peers.registry import MAPPED, PEERS, RAW, SHARED, contender, packages, regime
 from .processes import ContenderError, OwnProcess
 from .recorded import without_folders
 from .repeated import copies, some_of
@@ -26,6 +28,8 @@ from .session import Session
 from .verdict import of_epochs
 
 _LEAST = 4000  # images of an epoch: fewer are played several times over, so that its beginning and end count little
+_SHARED_MEMORY = Path("/dev/shm")
+_AHEAD = 2  # batches of a worker, which is DataLoader's own choice
 MOST = 20_000  # images that are copied, which must not take hours
 
 
@@ -72,8 +76,11 @@ def _started(
     names: list[str], job: Job, session: Session, stack: ExitStack
 ) -> tuple[dict[str, OwnProcess], dict[str, str]]:
     """Peers that started and could play, and why the others could not."""
-    started, skipped = {}, {}
+    started, skipped = {}, without_room(names, job)
     for name in names:
+        if name in skipped:
+            session.progress.line(f"{name} is skipped: {skipped[name]}")
+            continue
         if session.cold and name in MAPPED:
             skipped[name] = "it maps its file into memory, and mapped pages cannot be dropped from the page cache"
             continue
@@ -87,6 +94,27 @@ def _started(
         else:
             started[name] = process
     return started, skipped
+
+
+def without_room(names: Sequence[str], job: Job) -> dict[str, str]:
+    """Peers whose workers' batches would not fit into shared memory beside those of the peers before them, and why.
+
+    A worker that finds no room there is killed, and may leave its loader waiting for ever.
+    """
+    if not _SHARED_MEMORY.is_dir():
+        return {}
+    left, reasons = shutil.disk_usage(_SHARED_MEMORY).free, {}
+    for name in names:
+        batches = job.workers * _AHEAD + 1 if job.workers else 0
+        need = batches * job.batch_size * 3 * job.image_size**2 * SHARED.get(name, 0)
+        if need <= left:
+            left -= need
+        else:
+            reasons[name] = (
+                f"{_SHARED_MEMORY} must have room for {need / 1e9:.2f} GB of its workers' batches, got "
+                f"{left / 1e9:.2f} GB beside those of the loaders before it; use a smaller batch, or fewer threads"
+            )
+    return reasons
 
 
 def files_below(folder: Path) -> list[str]:

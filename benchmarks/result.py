@@ -18,6 +18,14 @@ DISTURBED = 0.1  # share of the cores that other programs may use before a resul
 _PLAIN = ("suite", "command", "settings", "data", "machine", "facts", "verdict")
 
 
+def slow_decoding(reason: str) -> str:
+    """What to say, and to do, where parts of images are left to the CPU."""
+    return (
+        f"Rates that begin with JPEGs are too low: of parts of images {reason}; "
+        "pip install 'nvidia-nvjpeg>=13.2' and put its folder first in LD_LIBRARY_PATH."
+    )
+
+
 @dataclass(frozen=True)
 class Result:
     """One run of one suite.
@@ -72,7 +80,12 @@ class Result:
         if self.repeats is not None and self.repeats < FEW:
             times = "1 repeat" if self.repeats == 1 else f"{self.repeats} repeats"
             few = [f"These numbers are uncertain: {times} cannot tell a difference from noise; use --repeats 5."]
-        return few + self.disturbed()
+        return few + self.disturbed() + self.slowly_decoded()
+
+    def slowly_decoded(self) -> list[str]:
+        """A warning if a GPU decoded with an nvJPEG that leaves a part of that to the CPU."""
+        reason = (self.machine.get("gpu") or {}).get("slow_decoding")
+        return [] if reason is None else [slow_decoding(reason)]
 
 
 def _lines(facts: dict[str, Any]) -> list[str]:

@@ -25,7 +25,7 @@ from ..pipelines.sources import Source, open_source
 from .measurement import Batches, Contender, Here, Rate
 
 HAND_OVER = "hand-over"
-# slots of a recipe that may work on finished batches, in their order
+# slots of a recipe that work on finished batches, in their order
 _LATE = {"occlude": "occlusion", "mix": "mix", "noise": "noise", "mollify": "mollification"}
 _DEPTH = 2
 
@@ -107,7 +107,7 @@ def _counts(loader: Loader) -> Batches:
 
 def _split(played: Played) -> tuple[Recipe, list[str]]:
     """A recipe's part that the graph does, and the slots that it fills beside those, which come after it."""
-    graphs = graph_part(played.recipe, torch.device(played.device))
+    graphs = graph_part(played.recipe)
     return graphs, [slot for slot in _LATE if getattr(graphs, slot) != getattr(played.recipe, slot)]
 
 

@@ -11,6 +11,7 @@ from .steps import Step
 _IDLE = 0.75  # less of the cores in use than this means that something else than arithmetic holds the loader up
 _EPOCH = 10  # batches: of fewer the first, for which everything waits, is too large a part of an epoch
 _WAITS = 0.02  # share of a training step's time that may go by waiting before it is worth a word
+_SLOWER = 0.05  # share by which a loader may slow a step down on a GPU before it is
 
 _ADVICE = {
     "read": "store the images as a shard set (softfeed convert), on a faster disk, or with fewer bytes",
@@ -97,7 +98,13 @@ def of_training(model: str, alone: Rate, loader: Rate, together: Rate, *, gpu: b
         f"times as many); together they do {together.median:,.0f}, and {waiting:.1%} of the time is spent waiting for "
         "data."
     ]
-    if waiting <= _WAITS:
+    slower = 1 - together.median / alone.median
+    if waiting <= _WAITS and gpu and slower > _SLOWER:
+        lines.append(
+            f"The step has its data in time, but is {slower:.0%} slower beside the loader, which works on the same "
+            "GPU: more batches ahead would not change that, fewer or cheaper operations would."
+        )
+    elif waiting <= _WAITS:
         lines.append("The training step is the bottleneck: a faster loader would change nothing.")
     elif times < 1:
         lines.append(f"The loader is the bottleneck: without it training would do {alone.median:,.0f} images/s.")

@@ -13,7 +13,6 @@ import torch
 from .. import softops
 from ..softops import Window
 from .finishing import Finisher
-from .graph import graph_part
 from .output import Output
 from .plan import Plan
 from .recipe import Recipe
@@ -63,8 +62,7 @@ class BatchBuilder:
         extra: Sequence[str],
     ) -> None:
         self._source, self._recipe, self._device, self._softening = source, recipe, device, softening
-        self._output, self._occludes = output, graph_part(recipe, device).occlude is None
-        self._finisher = Finisher(size, device, threads)
+        self._output, self._finisher = output, Finisher(size, device, threads)
         self._extra = extra
         self._type: Any = _batch_type(("images", "targets" if softening else "labels", *extra))
 
@@ -97,7 +95,7 @@ class BatchBuilder:
 
     def _finished(self, images: torch.Tensor, plan: Plan) -> torch.Tensor:
         """The steps that come after the graph."""
-        if plan.patches is not None and self._occludes:
+        if plan.patches is not None:
             self._finisher.occlude(images, plan.patches)
         if plan.mixing is not None:
             images = self._finisher.mix(images, plan.mixing)

@@ -1,4 +1,4 @@
-"""What is done to the batches that the graph hands over: mixing of samples, noise and blur; on a CPU, occlusion, too.
+"""What is done to the batches that the graph hands over: occlusion, mixing of samples, noise and blur.
 
 On a CPU the images of a batch are done by a few threads, each image while it is in the cache, with numpy and scipy:
 torch would start threads of its own within each of these, which get in the way of the graph's
@@ -18,7 +18,7 @@ from .batch_blur import BatchBlur
 from .image_blur import ImageBlur
 from .mixing import Mixing, mix_batch, put_parts, take_parts
 from .mollify import ROLES, Mollification, strengths
-from .occlusion import Patches
+from .occlusion import Patches, occlude_batch
 from .threads import RowThreads
 from .uploads import uploaded
 
@@ -76,10 +76,10 @@ class Finisher:
         return BatchBlur(self._size, self._size, strengths())
 
     def occlude(self, images: torch.Tensor, patches: Patches) -> None:
-        """Set the patches of each of the images, (N, 3, S, S) on the CPU, to 0, in place.
-
-        On a GPU the graph does this; its operator for the CPU copies every image.
-        """
+        """Set the patches of each of the images, (N, 3, S, S), to 0, in place."""
+        if self._threads is None:
+            occlude_batch(images, patches)
+            return
         pixels = images.numpy()
         ends = patches.top + patches.height, patches.left + patches.width
         for row, rectangles in enumerate(np.stack([patches.top, patches.left, *ends], axis=2).tolist()):

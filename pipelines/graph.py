@@ -10,13 +10,11 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-import torch
 from nvidia.dali import fn, types
 from nvidia.dali.pipeline import Pipeline, pipeline_def
 
 from .cropping import normalized, on_canvas, placed, resized, shifted, way
 from .decoder import Decoder, visible_part
-from .occlusion import occlusion_stage
 from .output import Output
 from .recipe import Recipe
 from .views import DECODED, of_view
@@ -50,10 +48,9 @@ class GraphOptions:
     two_graphs: bool = False
 
 
-def graph_part(recipe: Recipe, device: torch.device) -> Recipe:
+def graph_part(recipe: Recipe) -> Recipe:
     """The recipe without the steps that are done to the batches which the graph hands over, see `finishing`."""
-    late = {"mix": None, "noise": None, "mollify": None}
-    return replace(recipe, **(late if device.type != "cpu" else late | {"occlude": None}))
+    return replace(recipe, occlude=None, mix=None, noise=None, mollify=None)
 
 
 def computed_after_graph(recipe: Recipe) -> bool:
@@ -126,7 +123,7 @@ def stages(recipe: Recipe, *, raw: bool) -> list[str]:
     else:
         names = ["cut" if raw else "decode", *["resize"] * recipe.crop.resizes, *["policy"] * bool(recipe.policy)]
         names.append("normalise")
-    return [*names, *["occlusion"] * bool(recipe.occlude)]
+    return names
 
 
 def _source(options: GraphOptions, *, pixels: bool) -> Any:
@@ -161,8 +158,7 @@ def _stages(
         images = normalized(images, inputs, recipe.normalize, output)
         if until == "normalise":
             return images
-        images = shifted(images, inputs, size=size)
-        return images if until == "shift" else occlusion_stage(images, inputs, output)
+        return shifted(images, inputs, size=size)
     images = visible_part(images, inputs, decoder)
     if until in ("decode", "cut"):
         return images
@@ -180,7 +176,5 @@ def _placed(recipe: Recipe, images: Any, inputs: dict[str, Any], *, size: int, o
         images = recipe.policy.apply(images, inputs, size=size)
         if until == "policy":
             return images
-        images = normalized(images, inputs, recipe.normalize, output)
-    else:
-        images = placed(images, inputs, recipe.normalize, output, size=size)
-    return images if until == "normalise" else occlusion_stage(images, inputs, output)
+        return normalized(images, inputs, recipe.normalize, output)
+    return placed(images, inputs, recipe.normalize, output, size=size)

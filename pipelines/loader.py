@@ -240,7 +240,6 @@ class Loader:
             work=GraphWork(
                 raw=raw,
                 whole_images=two_graphs and not recipe.crop.whole_pixels,
-                occludes=graph_part(recipe, self.device).occlude is not None,
             ),
         )
         if timeout is not None:
@@ -471,7 +470,7 @@ class Loader:
 
     def _new_runner(self, example: dict[str, np.ndarray], **options: Any) -> Runner:
         return new_runner(
-            graph_part(self.recipe, self.device),
+            graph_part(self.recipe),
             example,
             self._options,
             self._threads,

@@ -1,17 +1,17 @@
 """The occlude slot of a recipe: rectangles set to 0, the mean colour, and what they leave of the label.
 
 Every mask draws its rectangles on the host, clipped to the output and without overlaps, so that the pixels that they
-cover are counted exactly; visibility is the uncovered share of the output. On a GPU the graph sets them to 0 in one
-`fn.erase` after normalisation. On a CPU that copies the batch, and blanking the finished batch in place takes a fifth
-of the time for a square, and as long for 32 of them (`python -m softfeed.benchmarks.alternatives`). Erasing the uint8
-pixels before normalisation would copy a quarter of the bytes, but the mean colour is no whole pixel value, so that
-patches would come out near 0 and not 0.
+cover are counted exactly; visibility is the uncovered share of the output. They are set to 0 in the batch that the
+graph hands over, in place. `fn.erase` in the graph copies the batch, which on a CPU takes five times as long for a
+square, and as long for 32 of them (`python -m softfeed.benchmarks.alternatives`); on a GPU it has no float16. Erasing
+the uint8 pixels before normalisation would copy a quarter of the bytes, but the mean colour is no whole pixel value, so
+that patches would come out near 0 and not 0.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -19,8 +19,8 @@ import torch
 from .. import softops
 from . import checks
 from .draws import Draws
-from .output import Output
 from .schedules import Scheduled, check_reached, value_at
+from .uploads import uploaded
 
 
 class Patches(NamedTuple):
@@ -98,30 +98,11 @@ class Occlude(SoftenedMask):
         return Patches(*(field[:, None] for field in (left, top, side, side)))
 
 
-def occlusion_numbers(patches: Patches) -> dict[str, np.ndarray]:
-    """Graph inputs of patches: their corners and their shapes, float32 (N, 2 M), vertical first."""
-    corner = np.stack([patches.top, patches.left], axis=2)
-    shape = np.stack([patches.height, patches.width], axis=2)
-    return {
-        name: array.reshape(len(array), -1).astype(np.float32)
-        for name, array in (("patch_corner", corner), ("patch_shape", shape))
-    }
-
-
-def occlusion_stage(images: Any, inputs: dict[str, Any], output: Output) -> Any:
-    """Set the patches of normalised images, which are of `output`'s type, to 0."""
-    from nvidia.dali import fn, types
-
-    half = output.dtype == torch.float16
-    if half:  # `erase` has no float16 on a GPU, and a 0 has the same two bytes as a whole number; this copies nothing
-        images = fn.reinterpret(images, dtype=types.DALIDataType.UINT16)
-    erased = fn.erase(
-        images,
-        anchor=inputs["patch_corner"],
-        shape=inputs["patch_shape"],
-        axis_names="HW",
-        fill_value=0.0,
-        normalized_anchor=False,
-        normalized_shape=False,
-    )
-    return fn.reinterpret(erased, dtype=types.DALIDataType.FLOAT16) if half else erased
+def occlude_batch(images: torch.Tensor, patches: Patches) -> None:
+    """Set the patches of all images of a batch, (N, 3, S, S), to 0 at once, in place, on their device."""
+    side = torch.arange(images.shape[-1], device=images.device)
+    left, top, width, height = uploaded(np.stack(patches), images.device)[..., None].unbind()
+    # float16 (N, M, S): which rows, and which columns, each patch covers; what is not used covers no column
+    rows = ((side >= top) & (side < top + height)).half()
+    columns = ((side >= left) & (side < left + width)).half()
+    images.masked_fill_((rows.mT @ columns > 0)[:, None], 0)

@@ -18,7 +18,7 @@ from .crops import Frame
 from .draws import Draws
 from .mixing import Mixing
 from .mollify import ROLES, Mollification, strengths
-from .occlusion import Patches, occlusion_numbers
+from .occlusion import Patches
 from .recipe import Recipe
 from .views import by_view
 
@@ -105,7 +105,6 @@ class GraphWork(NamedTuple):
 
     raw: bool = False  # whether images come as raw pixels
     whole_images: bool = False  # whether they are resized whole, and their windows cut from the result
-    occludes: bool = True  # whether the graph sets patches to 0
 
 
 def plan(
@@ -145,8 +144,6 @@ def plan(
     patches = None
     if recipe.occlude is not None:
         patches = recipe.occlude.patches(draws, size, epoch)
-        if work.occludes:
-            inputs |= occlusion_numbers(patches)
         certainties.append(recipe.occlude.certainty(patches, size))
     mixing = None if recipe.mix is None else recipe.mix.draw(draws, size, epoch)
     unmixed = len(certainties)  # what comes from here on is done to the mixed image

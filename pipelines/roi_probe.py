@@ -22,7 +22,8 @@ import torch
 
 from . import nvjpeg, roi_trial
 
-_SECONDS = 180  # for the child, most of which is the import of torch and DALI
+_SECONDS = 60  # for the child, most of which is the import of torch and DALI
+_PASSED_ON = "SOFTFEED_ROI_DECODE"  # environment variable with this process's verdicts, for the processes it starts
 
 # nvJPEG before this does not interpolate chroma at the edges of parts, and nvImageCodec does not have it do so
 _INTERPOLATES_PARTS = (13, 2)
@@ -58,7 +59,8 @@ def roi_decode_works(device: torch.device, *, fancy_upsampling: bool = True) -> 
     """Whether to decode parts of images on a device; warns, and says why, where that fails or is left to the CPU.
 
     The verdict is kept in `$XDG_CACHE_HOME/softfeed` (or `~/.cache/softfeed`) for this kind of GPU, driver, decoder and
-    way to upsample, so that there is one trial of a few seconds per machine.
+    way to upsample, so that there is one trial of a few seconds per machine. One that may be otherwise next time is
+    kept for this process and those that it starts.
     """
     if device.type == "cpu":
         return True
@@ -80,20 +82,21 @@ def roi_decode_works(device: torch.device, *, fancy_upsampling: bool = True) -> 
 
 
 def remembered_verdict(cache: Path, machine: str, command: Sequence[str]) -> Verdict:
-    """The verdict on a machine, from a file, or from a trial that is then remembered there.
+    """The verdict on a machine: from a file, from this process or one that started it, or from a trial.
 
     Args:
         cache: JSON file of verdicts by machine; need not exist or be writable.
         machine: What the verdict depends on.
         command: The trial.
     """
-    known = _known(cache)
+    lasting, passed_on = _read(cache), _verdicts(os.environ.get(_PASSED_ON, ""))
     try:
-        return Verdict(**known[machine])
+        return Verdict(**(passed_on | lasting)[machine])
     except (KeyError, TypeError):
         verdict = tried(command)
     if verdict.lasting:
-        _write(cache, known | {machine: asdict(verdict)})
+        _write(cache, lasting | {machine: asdict(verdict)})
+    os.environ[_PASSED_ON] = json.dumps(passed_on | {machine: asdict(verdict)})
     return verdict
 
 
@@ -115,11 +118,18 @@ def tried(command: Sequence[str]) -> Verdict:
     return Verdict(works=False, reason=f"a trial failed with {last_words!r}", lasting=blamed)
 
 
-def _known(cache: Path) -> dict[str, Any]:
-    """Verdicts by machine; none if the file is not there or not as this module writes it."""
+def _read(cache: Path) -> dict[str, Any]:
     try:
-        known = json.loads(cache.read_text())
+        return _verdicts(cache.read_text())
     except (OSError, ValueError):
+        return {}
+
+
+def _verdicts(text: str) -> dict[str, Any]:
+    """Verdicts by machine; none if the text is not as this module writes it."""
+    try:
+        known = json.loads(text)
+    except ValueError:
         return {}
     return known if isinstance(known, dict) else {}
 
@@ -131,7 +141,7 @@ def _write(cache: Path, verdicts: dict[str, Any]) -> None:
         scratch.write_text(json.dumps(verdicts, indent=1))
         scratch.replace(cache)  # at once, as several ranks may do this
     except OSError:
-        return  # without a place to remember it, the trial is made again
+        return  # without a place to keep it, the next process makes the trial again
 
 
 def _cache_file() -> Path:

@@ -19,8 +19,10 @@ else:
     settings.register_profile("repeatable", untimed, derandomize=True)
     settings.load_profile("repeatable")
 
-# What only a GPU can get wrong: with `-m gpu` these files come first, as time on one may be short.
+# What only a GPU can get wrong: with `-m gpu` these files come first, as time on one may be short. The many small tests
+# of the mathematics come last.
 FIRST = ("test_gpu.py", "test_gpu_decoder.py", "test_roi_probe.py", "test_decoder.py")
+LAST = "softops"
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -32,7 +34,7 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     marked = [item for item in items if item.get_closest_marker("gpu")]
     if config.option.markexpr == "gpu":
-        items.sort(key=lambda item: FIRST.index(item.path.name) if item.path.name in FIRST else len(FIRST))
+        items.sort(key=_turn)
     reason = _why_no_gpu() if marked else None
     if reason is not None:
         for item in marked:
@@ -47,6 +49,11 @@ def environment() -> Iterator[None]:
     for name in os.environ.keys() - before.keys() - {"PYTEST_CURRENT_TEST"}:
         del os.environ[name]
     os.environ.update({name: value for name, value in before.items() if name != "PYTEST_CURRENT_TEST"})
+
+
+def _turn(item: pytest.Item) -> int:
+    name = item.path.name
+    return FIRST.index(name) if name in FIRST else len(FIRST) + (item.path.parent.name == LAST)
 
 
 def _why_no_gpu() -> str | None:

@@ -125,8 +125,8 @@ def _user_message(error: Exception) -> str | None:
         return text
     if isinstance(error, ModuleNotFoundError) and (error.name or "").startswith("nvidia"):
         return "NVIDIA DALI must be installed, got none; pip install 'softfeed[cuda13]' (works without a GPU, too)"
-    if isinstance(error, ModuleNotFoundError) and "softfeed[" in text:
-        return text  # an optional extra, which the message names
+    if isinstance(error, ModuleNotFoundError) and "pip install" in text:
+        return text  # a package that not everything needs, which the message names
     if type(error) is ImportError and "torchvision" in text:
         return text  # of another build than torch, or missing
     # By name, because torch may not even be imported when an error comes.

@@ -32,6 +32,9 @@ RAW = {
     "softfeed, padded crop": ("softfeed_loader", "hard_raw"),
     "torchvision, Pillow, soft shift": ("torchvision_pillow", "soft_raw"),
 }
+# Those whose worker processes hand over batches in shared memory, where these lie until they are taken, also while
+# others have their turn; bytes of a value there
+SHARED = {name: 4 for name in PEERS | RAW if name.startswith("torchvision")} | {"timm": 1, "webdataset": 4}
 MAPPED = ("FFCV",)  # those that map their files into memory instead of reading them
 
 

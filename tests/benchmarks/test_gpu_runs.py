@@ -8,11 +8,14 @@ import signal
 import subprocess
 import sys
 import time
+from importlib import metadata
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from softfeed.benchmarks import alternatives, command, environment, gpu_runs, outputs, peers_suite
 from softfeed.benchmarks.gpu_runs import Run
+from softfeed.pipelines import nvjpeg
 from softfeed.train import tune_command
 
 ROOT = Path(__file__).parents[2]
@@ -83,6 +86,7 @@ def fakes(monkeypatch, tmp_path, tiny_folder):
 
     monkeypatch.setattr(gpu_runs, "runs", runs)
     monkeypatch.setattr(gpu_runs, "_LEAST", 50)
+    monkeypatch.setattr(gpu_runs, "_slow_decoding", lambda: None)
 
     def call(*words):
         return gpu_runs.main([str(tiny_folder), "--results", str(tmp_path), "--device", "cuda", *words])
@@ -114,6 +118,41 @@ def test_what_has_a_result_is_not_measured_again(fakes, tmp_path, capsys):
     assert json.loads((tmp_path / "last-gpu.json").read_text()) == {}
     assert fakes("--only", "good", "--again") == 0
     assert json.loads((tmp_path / "good-gpu.json").read_text()) == {}
+
+
+def test_the_installed_nvjpeg_comes_first(tmp_path, monkeypatch):
+    """One that the machine has may be old, and DALI looks along this path before it looks at packages."""
+    library = metadata.PackagePath("nvidia/cu13/lib/libnvjpeg.so.13")
+    library.dist = SimpleNamespace(locate_file=lambda file: tmp_path / file)
+    monkeypatch.setattr(gpu_runs.metadata, "files", lambda name: [library] if name == "nvidia-nvjpeg" else None)
+    monkeypatch.setenv("LD_LIBRARY_PATH", "/usr/local/nvidia/lib:/old")
+    assert gpu_runs.environment()["LD_LIBRARY_PATH"] == f"{tmp_path}/nvidia/cu13/lib:/usr/local/nvidia/lib:/old"
+    tell = Run(("-c", "import os; print(os.environ['LD_LIBRARY_PATH'])"), 1)
+    assert gpu_runs.play(tell, tmp_path / "r.json", None) is None
+    assert (tmp_path / "r.log").read_text().startswith(f"{tmp_path}/nvidia/cu13/lib:")
+    monkeypatch.delenv("LD_LIBRARY_PATH")
+    assert gpu_runs.environment()["LD_LIBRARY_PATH"] == f"{tmp_path}/nvidia/cu13/lib"
+
+    def none(name):
+        raise metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr(gpu_runs.metadata, "files", none)
+    assert "LD_LIBRARY_PATH" not in gpu_runs.environment()
+
+
+def test_an_old_nvjpeg_in_use_is_told_of_first_and_last(fakes, monkeypatch, capsys):
+    monkeypatch.setattr(gpu_runs, "_slow_decoding", lambda: "nvJPEG 12.4.0 leaves those to the CPU")
+    assert fakes("--only", "good") == 0
+    printed = capsys.readouterr().out
+    told = "\nRates that begin with JPEGs are too low: of parts of images nvJPEG 12.4.0 leaves those to the CPU; pip "
+    assert printed.count(told) == 2
+    assert printed.index(told) < printed.index("== good") < printed.rindex(told)
+
+
+def test_the_nvjpeg_in_use_is_asked_for():
+    installed = nvjpeg.version()
+    told = gpu_runs._slow_decoding()
+    assert (told is None) == (installed is None or installed >= (13, 2)), told
 
 
 def test_no_run_begins_that_would_not_end(fakes, tmp_path, capsys):
@@ -180,10 +219,10 @@ def test_make_installs_nothing_for_an_interpreter_that_has_everything(target):
     given = commands("RUN=python-of-mine")
     assert "pip install" not in given
     assert "venv" not in given
-    assert "python-of-mine -m " in given.splitlines()[-1]
+    assert "python-of-mine " in given.splitlines()[-1]
     assert given.rstrip().endswith("--one")
     assert "pip install" in commands()
-    assert ("pytest" in given) == (target == "test-gpu"), (
+    assert ("tests/" in given) == (target == "test-gpu"), (
         "a test that fails must not keep the others from being measured"
     )
 

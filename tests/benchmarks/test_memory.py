@@ -3,9 +3,12 @@
 import json
 import subprocess
 import sys
+from contextlib import nullcontext
+from types import SimpleNamespace
 
 import pytest
-from softfeed.benchmarks import memory_suite
+import torch
+from softfeed.benchmarks import memory_suite, outputs
 from softfeed.benchmarks.gpu_time import busy
 from softfeed.benchmarks.memory import gpu_bytes
 from softfeed.benchmarks.steps import Played
@@ -95,6 +98,43 @@ def test_a_loader_is_looked_at_ten_times(ramp_folder):
     looks = memory_suite.play(Played(str(ramp_folder), presets.by_name("soft-imagenet"), 4, 16, 1, "cpu"), 100)
     assert [look["images"] for look in looks] == [12, 20, 32, 40, 52, 60, 72, 80, 92, 100]
     assert all(look["images_per_s"] > 0 for look in looks)
+
+
+class OnGpu:
+    """What is played takes 3 MB of a GPU of which others hold 5 GB; it hands over batches of two images."""
+
+    device = "cuda"
+
+    def __init__(self, monkeypatch):
+        self.free = 11_000_000_000
+        monkeypatch.setattr(torch.cuda, "init", lambda: None)
+        monkeypatch.setattr(torch.cuda, "is_initialized", lambda: True)
+        monkeypatch.setattr(torch.cuda, "synchronize", lambda: None)
+        monkeypatch.setattr(torch.cuda, "mem_get_info", lambda: (self.free, 16_000_000_000))
+
+    def loader(self):
+        self.free -= 3_000_000
+        return [SimpleNamespace(images=torch.zeros(2, 3, 4, 4))] * 5
+
+
+def test_what_others_hold_of_a_gpu_is_not_the_loaders(monkeypatch):
+    assert memory_suite.peak(OnGpu(monkeypatch), 0.01)["gpu_mb"] == 3.0
+    assert {look["gpu_mb"] for look in memory_suite.play(OnGpu(monkeypatch), 20)} == {3.0}
+
+
+def test_a_loader_alone_in_its_memory_is_counted_with_what_others_left_given_back(monkeypatch):
+    """DALI and torch keep what a loader that is closed took, and the next one takes it from there."""
+    gpu = OnGpu(monkeypatch)
+    gpu.free -= 2_000_000_000
+    given = {"dali": 1_500_000_000, "torch": 500_000_000}
+
+    def give(name):
+        gpu.free += given.pop(name, 0)
+
+    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: give("torch"))
+    monkeypatch.setattr("nvidia.dali.backend.ReleaseUnusedMemory", lambda: give("dali"))
+    assert outputs._gpu_bytes(lambda: nullcontext(gpu.loader()), {}) == 3_000_000
+    assert not given
 
 
 def test_overlapping_kernels_count_once():

@@ -4,7 +4,10 @@ import gc
 import importlib
 import random
 from contextlib import nullcontext
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -22,6 +25,7 @@ from .conftest import SIDE, rate
 
 SIZE, BATCH = 32, 6
 HARD = [name for name, (_, function) in PEERS.items() if function == "hard"]
+_WITH_WORKERS = ("timm_loader", "webdataset_loader")
 _IMPORTED = {"FFCV": "ffcv", "SPDL": "spdl", "timm": "timm", "webdataset": "webdataset"}
 
 
@@ -45,8 +49,13 @@ def batches(name, folder, tmp_path):
 
 @pytest.mark.filterwarnings("ignore:unclosed file:ResourceWarning")  # timm and webdataset leave that to Python
 @pytest.mark.filterwarnings("ignore:The image decoding and encoding capabilities of TorchVision:DeprecationWarning")
-@pytest.mark.parametrize("name", [pytest.param(name, marks=[pytest.mark.slow] * (name == "FFCV")) for name in HARD])
-def test_windows_flips_and_values(name, ramp_folder, tmp_path):
+@pytest.mark.parametrize(
+    ("name", "parts"),
+    [pytest.param(name, True, id=name, marks=[pytest.mark.slow] * (name == "FFCV")) for name in HARD]
+    + [pytest.param("DALI example graph", False, id="DALI example graph, whole images")],
+)
+def test_windows_flips_and_values(name, parts, ramp_folder, tmp_path, monkeypatch):
+    monkeypatch.setattr("softfeed.benchmarks.peers.dali_example.roi_decode_works", lambda device: parts)
     torch.manual_seed(0)
     random.seed(0)
     epoch = batches(name, ramp_folder, tmp_path)
@@ -177,3 +186,45 @@ def test_cold_means_every_file_that_any_peer_plays(ramp_folder, tmp_path, monkey
     found = from_json(output)
     assert "mapped pages cannot be dropped" in found.facts["skipped"]["FFCV"]
     assert not {"recipe", "dtype", "channels_last", "model"} & set(found.settings)
+
+
+@pytest.mark.parametrize("parts", [True, False])
+def test_dalis_graph_for_a_gpu_decodes_as_the_loader_does(ramp_folder, monkeypatch, parts):
+    """Chroma is interpolated, and parts of images are decoded where that does not end the process."""
+    from nvidia.dali import fn
+    from softfeed.benchmarks.peers import dali_example
+
+    asked = {}
+
+    def recorded(name, make, encoded, **settings):
+        asked[name] = (settings["device"], settings.get("jpeg_fancy_upsampling"))
+        return make(encoded, **settings)
+
+    for name in ("image", "image_random_crop"):
+        monkeypatch.setattr(fn.decoders, name, partial(recorded, name, getattr(fn.decoders, name)))
+    monkeypatch.setattr(dali_example, "roi_decode_works", lambda device: device.type == "cuda" and parts)
+    monkeypatch.setattr("nvidia.dali.pipeline.Pipeline.build", lambda pipeline: None)
+    monkeypatch.setattr("nvidia.dali.pipeline.Pipeline.reader_meta", lambda pipeline, name: {"epoch_size": 24})
+    dali_example.hard(Job(ramp_folder, ramp_folder, ramp_folder, BATCH, SIZE, 1, "cuda"))
+    assert asked == {"image_random_crop" if parts else "image": ("mixed", True)}
+
+
+def test_loaders_whose_workers_have_no_room_for_their_batches_are_skipped(tmp_path, monkeypatch):
+    """16 workers two batches ahead, 154 MB each: a worker without room is killed, or its loader waits for ever."""
+    job = Job(tmp_path, tmp_path, tmp_path, 256, 224, 16, "cuda")
+    free = [0.0]
+    monkeypatch.setattr(peers_suite.shutil, "disk_usage", lambda path: SimpleNamespace(free=int(free[0] * 1e9)))
+    names = [*PEERS]
+    with_workers = [name for name, (module, _) in PEERS.items() if "torchvision" in module or module in _WITH_WORKERS]
+    assert [*peers_suite.without_room(names, job)] == with_workers
+    free[0] = 0.064
+    reasons = peers_suite.without_room(names, job)
+    assert reasons["torchvision, Pillow"].startswith(
+        "/dev/shm must have room for 5.09 GB of its workers' batches, got 0.06 GB beside "
+    )
+    free[0] = 7.0  # for one, and for timm's, which are uint8
+    assert [*peers_suite.without_room(names, job)] == [name for name in with_workers[1:] if name != "timm"]
+    free[0] = 22.0
+    assert peers_suite.without_room(names, job) == {}
+    free[0] = 0.0
+    assert peers_suite.without_room(names, replace(job, workers=0)) == {}

@@ -1,10 +1,16 @@
 """The sentences, on numbers made up so that there is only one right answer."""
 
+from types import SimpleNamespace
+
 import pytest
-from softfeed.benchmarks import verdict
+import torch
+from softfeed.benchmarks import machine, verdict
 from softfeed.benchmarks.measurement import Rate
 from softfeed.benchmarks.result import Result
-from softfeed.benchmarks.steps import Step, spreads_of, steps_of
+from softfeed.benchmarks.steps import Played, Step, spreads_of, steps_of
+from softfeed.benchmarks.training import _Announcing
+from softfeed.pipelines import nvjpeg, presets
+from softfeed.train.timing import LoopClock
 
 from .conftest import rate, result
 
@@ -86,6 +92,52 @@ def test_a_gpu_that_waits_although_the_loader_is_fast():
     assert "late at times" in verdict.of_training("resnet50", *rates, gpu=True)[-1]
 
 
+def test_a_step_that_shares_its_gpu_is_not_advised_to_fetch_more_batches_ahead():
+    rates = [rate("step alone", 400), rate("loader alone", 800), rate("both", 360, waiting=[0.01])]
+    assert "is 10% slower beside the loader" in verdict.of_training("resnet50", *rates, gpu=True)[-1]
+    assert verdict.of_training("resnet50", *rates, gpu=False)[-1].startswith("The training step is the bottleneck")
+
+
+def test_what_a_loader_does_to_its_data_on_a_gpu_is_no_wait_for_it(monkeypatch, tiny_folder):
+    """The stream of a GPU that is none: a fetch takes 3 ms until the graph's images are there, and 2 to finish them."""
+    now = [0.0]
+
+    class Event:
+        def __init__(self, *, enable_timing):
+            assert enable_timing
+
+        def record(self, stream):
+            self.at = now[0]
+
+        def elapsed_time(self, other):
+            return other.at - self.at
+
+    monkeypatch.setattr(torch.cuda, "Event", Event)
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda device: None)
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda device: None)
+
+    def batches(there):
+        for number in range(4):
+            now[0] += 3
+            there()
+            now[0] += 2
+            yield number
+
+    clock = LoopClock(torch.device("cuda"))
+    for announced, waited_s in ((clock.data_is_there, 0.012), (lambda: None, 0.012 + 0.020)):
+        for _ in clock.fetch(batches(announced)):
+            now[0] += 10
+        assert clock.read()[1] == pytest.approx(waited_s)
+
+    # and the benchmark's loader says so, before it does anything to the images
+    loader = Played(str(tiny_folder), presets.by_name("soft-imagenet"), 4, 16, 1, "cpu").loader(kind=_Announcing)
+    said = []
+    loader.clock = SimpleNamespace(data_is_there=lambda: said.append("there"))
+    monkeypatch.setattr(loader._batches, "build", lambda *batch: said.append("finished"))
+    assert len(list(loader)) == 5
+    assert said == ["there", "finished"] * 5
+
+
 def test_a_busy_machine_is_mentioned():
     assert result(rate("a", 1, 1, others=(0.05, 0.1))).disturbed() == []
     (line,) = result(rate("a", 1, 1, others=(0.9, 1.1))).disturbed()
@@ -103,6 +155,25 @@ def test_uncertain_numbers_are_called_so_before_what_follows_from_them():
     assert "1 repeat cannot" in str(result(rate("a", 1), settings=settings))
     assert result(rate("a", 1, 1, 1), settings={"repeats": 3}).uncertain() == []
     assert result(rate("a", 1)).uncertain() == []  # one long run has no repeats
+
+
+def test_an_old_nvjpeg_marks_a_result():
+    on = {"cores": 2, "gpu": {"name": "H200", "slow_decoding": "nvJPEG 12.4.0 leaves those to the CPU"}}
+    (line,) = result(rate("a", 1, 1, 1), machine=on).uncertain()
+    assert line.startswith("Rates that begin with JPEGs are too low: of parts of images nvJPEG 12.4.0 leaves those to ")
+    on["gpu"]["slow_decoding"] = None
+    assert result(rate("a", 1, 1, 1), machine=on).uncertain() == []
+
+
+def test_a_gpu_is_told_of_with_the_nvjpeg_in_use(monkeypatch):
+    properties = SimpleNamespace(name="NVIDIA Test", total_memory=150_000_000_000)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: properties)
+    for version, slow in (((13, 3, 2), False), ((12, 4, 0), True), (None, False)):
+        monkeypatch.setattr(nvjpeg, "version", lambda version=version: version)
+        gpu = machine.machine()["gpu"]
+        assert gpu["nvjpeg"] == (None if version is None else ".".join(map(str, version)))
+        assert (gpu["slow_decoding"] is not None) == slow
 
 
 def test_what_a_step_adds_has_the_spread_of_its_repeats():

@@ -20,7 +20,10 @@ from softfeed.pipelines import (
     SoftCrop,
 )
 from softfeed.pipelines.draws import Draws
+from softfeed.pipelines.finishing import Finisher
+from softfeed.pipelines.occlusion import occlude_batch
 from softfeed.pipelines.shards.convert import ShardOptions, convert
+from softfeed.pipelines.threads import RowThreads
 
 SIZE = 48
 DRAWS = 2000
@@ -71,6 +74,22 @@ def test_covered_pixels_of_a_white_image_give_the_confidence(white_folder, devic
     covered = hidden.sum(axis=(1, 2))
     np.testing.assert_array_equal(covered, details["covered"])
     np.testing.assert_allclose(confidence, 0.5 + 0.5 * (1 - (covered / SIZE**2) ** mask.power), rtol=3e-7)
+
+
+@pytest.mark.parametrize("mask", MASKS, ids=repr)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_a_batch_at_once_is_masked_as_image_by_image(device, mask, dtype, layout):
+    images = torch.randn(40, 3, SIZE, SIZE, generator=torch.Generator().manual_seed(0)).to(dtype, memory_format=layout)
+    patches = mask.patches(Draws(2, 1, 0, 40), SIZE, 0.5)
+    at_once = images.to(device, copy=True)
+    memory = at_once.data_ptr()
+    occlude_batch(at_once, patches)
+    Finisher(SIZE, torch.device("cpu"), RowThreads(1)).occlude(images, patches)
+    assert torch.equal(at_once.cpu(), images)
+    np.testing.assert_array_equal((images == 0).all(dim=1), painted(np.stack(patches, axis=2)))
+    assert at_once.data_ptr() == memory
+    assert at_once.is_contiguous(memory_format=layout)
 
 
 @pytest.mark.parametrize("mask", [GridMask(spacing=(7, 30)), HideAndSeek(), RandomErasing()], ids=repr)

@@ -3,10 +3,8 @@
 from dataclasses import replace
 from itertools import chain
 
-import numpy as np
 import pytest
 import torch
-from nvidia.dali import fn
 from softfeed.pipelines import (
     AdditiveNoise,
     GridMask,
@@ -18,11 +16,8 @@ from softfeed.pipelines import (
     Recipe,
     SoftCrop,
     SoftShift,
-    batches,
-    graph,
     presets,
 )
-from softfeed.pipelines import loader as loader_module
 from softfeed.pipelines.graph import computed_after_graph
 from softfeed.pipelines.shards.convert import ShardOptions, convert
 
@@ -127,35 +122,6 @@ def test_the_graph_writes_the_form_itself(play, monkeypatch, way):
             assert batch.images.data_ptr() in [images.data_ptr() for images in written]
     play(recipe, dtype=torch.bfloat16)
     assert written[-1].dtype == torch.float32
-
-
-@pytest.mark.parametrize(("way", "mask"), [("fused", "one patch"), ("shift", "many patches"), ("canvas", "one patch")])
-def test_patches_are_set_to_0_as_well_by_the_graph(raw_noise, noise_folder, monkeypatch, way, mask):
-    """As on a GPU, where the operator has no float16; here one that knows no type but whole numbers stands for it."""
-    recipe = replace(CROPS[way], **STEPS[mask])
-
-    def play(dtype, channels_last):
-        options = {"device": "cpu", "dtype": dtype, "channels_last": channels_last}
-        with Loader(noise_folder if recipe.crop.resizes else raw_noise, recipe, 8, 32, **options) as loader:
-            return next(iter(loader)).images
-
-    forms = FORMS[2:3] if way == "canvas" else [*FORMS, (torch.float32, False)]
-    expected = [play(*form) for form in forms]
-    on_gpu, erase = graph.graph_part(recipe, torch.device("cuda")), fn.erase
-    assert on_gpu.occlude is not None
-    for module in (loader_module, batches):
-        monkeypatch.setattr(module, "graph_part", lambda recipe, device: on_gpu)
-    erased = []
-
-    def erase_of_whole_numbers(images, **arguments):
-        erased.append(images)
-        return erase(images | np.uint16(0), **arguments)  # fails on other numbers
-
-    for form, images in zip(forms, expected, strict=True):
-        monkeypatch.setattr(fn, "erase", erase_of_whole_numbers if form[0] == torch.float16 else erase)
-        assert torch.equal(play(*form), images)
-        assert (images == 0).any()
-    assert len(erased) == sum(dtype == torch.float16 for dtype, _ in forms), "the graph erases nothing"
 
 
 def test_kept_batches_never_change(raw_noise, noise_folder, device):

@@ -5,6 +5,7 @@ import json
 import os
 import re
 import stat
+import subprocess
 import sys
 
 import numpy as np
@@ -17,6 +18,11 @@ from softfeed.pipelines.roi_probe import Verdict, remembered_verdict, tried
 from softfeed.pipelines.sources import open_source
 
 STARTED = "print('whole images decoded', flush=True);"
+
+
+@pytest.fixture(autouse=True)
+def nothing_tried_yet(monkeypatch):
+    monkeypatch.setenv(roi_probe._PASSED_ON, "{}")
 
 
 def python(code):
@@ -52,21 +58,42 @@ def test_a_trial_that_hangs_is_ended(monkeypatch):
     )
 
 
-def test_a_verdict_is_kept_for_its_machine(tmp_path):
+def test_a_verdict_is_kept_for_its_machine(tmp_path, monkeypatch):
     cache = tmp_path / "new" / "folder" / "verdicts.json"
     crashed = remembered_verdict(cache, "one GPU", CRASH)
     assert not crashed.works
     assert remembered_verdict(cache, "another GPU", SUCCEED).works
+    monkeypatch.setenv(roi_probe._PASSED_ON, "{}")
     # now the file answers, and no child is started
     assert remembered_verdict(cache, "one GPU", ["/no/such/command"]) == crashed
     assert remembered_verdict(cache, "another GPU", ["/no/such/command"]).works
     assert list(cache.parent.iterdir()) == [cache]
 
 
-def test_what_may_be_otherwise_next_time_is_not_kept(tmp_path):
+def test_what_may_be_otherwise_next_time_is_kept_for_this_process_and_its_children(tmp_path, monkeypatch):
+    """Each loader would wait for a trial that hangs."""
+    cache = tmp_path / "verdicts.json"
+    early = remembered_verdict(cache, "GPU", EARLY)
+    assert not early.works
+    assert remembered_verdict(cache, "GPU", ["/no/such/command"]) == early
+    code = f"""
+from pathlib import Path
+from softfeed.pipelines.roi_probe import remembered_verdict
+print(remembered_verdict(Path({str(cache)!r}), "GPU", ["/no/such/command"]).reason)
+"""
+    assert subprocess.run(python(code), capture_output=True, text=True).stdout.strip() == early.reason
+    monkeypatch.delenv(roi_probe._PASSED_ON)  # as in another process
+    assert remembered_verdict(cache, "GPU", SUCCEED).works
+
+
+def test_what_another_process_found_out_for_good_counts(tmp_path, monkeypatch):
     cache = tmp_path / "verdicts.json"
     assert not remembered_verdict(cache, "GPU", EARLY).works
+    found = os.environ[roi_probe._PASSED_ON]
+    monkeypatch.delenv(roi_probe._PASSED_ON)
     assert remembered_verdict(cache, "GPU", SUCCEED).works
+    monkeypatch.setenv(roi_probe._PASSED_ON, found)
+    assert remembered_verdict(cache, "GPU", ["/no/such/command"]).works
 
 
 @pytest.mark.parametrize("content", ["", "[]", "{", '{"GPU": 1}', '{"GPU": {"works": true}}'])
@@ -329,4 +356,5 @@ def test_the_trial_on_this_gpu_ends_and_is_kept(tmp_path, monkeypatch, upsamplin
     command = [sys.executable, "-m", "softfeed.pipelines.roi_trial", "cuda:0", upsampling]
     verdict = remembered_verdict(tmp_path / "verdicts.json", "this", command)
     assert verdict.lasting, verdict.reason
+    monkeypatch.setenv(roi_probe._PASSED_ON, "{}")
     assert remembered_verdict(tmp_path / "verdicts.json", "this", ["/no/such/command"]) == verdict

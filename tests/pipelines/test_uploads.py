@@ -98,6 +98,6 @@ def test_no_step_after_the_graph_waits_for_the_gpu(make_loader, noise_folder, up
         batch = builder.build(images, prepared.plan, prepared.index)
     assert batch.images.shape == (2, 8, 3, 32, 32)
     assert [field.device for field in batch] == [AWAY] * 4
-    # targets, overlaps and indices; rows and shares or boxes of mixing; rows, shares and amplitudes of noise, and again
-    # of mollification; rows and levels of blur
-    assert uploads.count == 3 + 2 + 3 + 3 + 2
+    # targets, overlaps and indices; patches; rows and shares or boxes of mixing; rows, shares and amplitudes of noise,
+    # and again of mollification; rows and levels of blur
+    assert uploads.count == 3 + 1 + 2 + 3 + 3 + 2

@@ -12,10 +12,9 @@ endian. DALI's index has a line "OFFSET SIZE" per record, the size with those 16
 """
 
 import struct
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
-
-import google_crc32c
 
 from ...atomic import FileSummary
 from .container import (
@@ -48,11 +47,30 @@ _NAMES = ("image/filename", "filename", "file_name")
 _LONGEST_TEXT = 1 << 16  # bytes of a name
 
 
+@cache
+def _extend() -> Callable[[int, bytes], int]:
+    """What goes on with a CRC-32C; looked for here, so that all other formats do without the package."""
+    try:
+        from google_crc32c import extend
+    except ModuleNotFoundError as error:
+        if error.name != "google_crc32c":
+            raise
+        raise ModuleNotFoundError(
+            "TFRecord shards must find the package google-crc32c, got none; pip install google-crc32c",
+            name="google_crc32c",
+        ) from None
+    return extend
+
+
 def masked_crc(*pieces: bytes) -> bytes:
-    """CRC-32C of some bytes, rotated and shifted as TFRecord stores it; shape (4,) bytes."""
-    crc = 0
+    """CRC-32C of some bytes, rotated and shifted as TFRecord stores it; shape (4,) bytes.
+
+    Raises:
+        ModuleNotFoundError: if the package google-crc32c is not installed.
+    """
+    crc, extend = 0, _extend()
     for piece in pieces:
-        crc = google_crc32c.extend(crc, piece)
+        crc = extend(crc, piece)
     rotated = (crc >> 15 | crc << 17) & 0xFFFFFFFF
     return struct.pack("<I", (rotated + 0xA282EAD8) & 0xFFFFFFFF)
 

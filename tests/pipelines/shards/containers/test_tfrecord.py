@@ -3,7 +3,6 @@
 import struct
 import zlib
 
-import google_crc32c
 import numpy as np
 import pytest
 from softfeed.pipelines.shards.containers.container import (
@@ -18,6 +17,7 @@ from softfeed.pipelines.shards.containers.container import (
 from softfeed.pipelines.shards.containers.protobuf import example
 from softfeed.pipelines.shards.containers.tfrecord import ShardWriter, contents, masked_crc, scan, unwrap
 
+google_crc32c = pytest.importorskip("google_crc32c", reason="google-crc32c is not installed, which TFRecord needs")
 tfrecord = pytest.importorskip("tfrecord", reason="tfrecord is not installed; it comes with softfeed[test]")
 example_pb2 = tfrecord.example_pb2
 hypothesis = pytest.importorskip("hypothesis", reason="hypothesis is not installed; it comes with softfeed[test]")

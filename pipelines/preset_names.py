@@ -12,4 +12,5 @@ MOLLIFY = ("-moll",)
 def grammar() -> str:
     """How a name is made, for people."""
     suffixes = ", ".join(" | ".join(part) for part in (POLICIES, MIXES, MOLLIFY))
-    return f"{', '.join(CROPS[:-1])} or {CROPS[-1]}; behind it may follow, in this order: {suffixes}"
+    crops = f"{', '.join(CROPS[:-1])} or {CROPS[-1]}"
+    return f"{crops}; behind it may follow, in this order: {suffixes}; or FILE.py:NAME, a Recipe in a file of yours"

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import difflib
+import runpy
 from dataclasses import replace
 from itertools import product
+from pathlib import Path
 
 from . import preset_names
 from .augmix import AugMix
@@ -63,24 +65,39 @@ def names() -> list[str]:
 
 
 def by_name(name: str) -> Recipe:
-    """A training recipe: `soft-` or `hard-`, then `imagenet` (crop-and-resize) or `cifar` (fixed size).
+    """A training recipe: `soft-` or `hard-`, then `imagenet` (crop-and-resize) or `cifar` (fixed size); or one's own.
 
     Args:
         name: For instance "soft-imagenet". Behind it, in this order, may follow a policy, "-ra" (RandAugment), "-ta"
             (TrivialAugment), "-aa" (AutoAugment) or "-augmix"; a mix, "-mixup", "-cutmix", "-copypaste" or "-mosaic";
-            and "-moll" for mollification: "soft-imagenet-ta-cutmix-moll".
+            and "-moll" for mollification: "soft-imagenet-ta-cutmix-moll". Or "FILE.py:NAME" for a `Recipe` of this name
+            in a Python file, which is run.
 
     Raises:
         TypeError: if that is no text.
+        FileNotFoundError: if there is no such file.
         ValueError: if there is no such name; the message lists the nearest.
     """
     if not isinstance(name, str):
         raise TypeError(f"recipe must be the name of a preset, such as 'soft-imagenet', got {name!r}")
+    file, colon, own = name.rpartition(":")
+    if colon and file.endswith(".py"):
+        return _from_file(Path(file), own)
     if name in _PRESETS:
         return _PRESETS[name]
     reordered = [known for known in names() if sorted(known.split("-")) == sorted(name.split("-"))]
     near = reordered or difflib.get_close_matches(name, names(), n=3) or sorted(_CROPS)
     raise ValueError(f"recipe must be one of the presets, got {name!r}; did you mean {' or '.join(near)}?")
+
+
+def _from_file(file: Path, name: str) -> Recipe:
+    """A recipe that somebody wrote down in Python."""
+    if not file.is_file():
+        raise FileNotFoundError(f"recipe must be in a file that exists, got {file}; check the path")
+    found = {key: value for key, value in runpy.run_path(str(file)).items() if isinstance(value, Recipe)}
+    if name not in found:
+        raise ValueError(f"recipe must be one of those in {file}, {', '.join(found) or 'which has none'}, got {name!r}")
+    return found[name]
 
 
 def evaluation(training: Recipe | None = None, *, resize: int | None = None, occlusion: float = 0.0) -> Recipe:

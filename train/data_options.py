@@ -83,7 +83,7 @@ def add_fault_options(parser: argparse.ArgumentParser) -> None:
         type=float,
         default=300.0,
         metavar="S",
-        help="seconds that a batch may take to read before an error says where reading hangs; 0 for any time "
+        help="seconds in which not one image is read before an error says where reading hangs; 0 for any time "
         "(default: 300)",
     )
 

@@ -9,7 +9,10 @@ from softfeed.pipelines import (
     CutMix,
     Mixup,
     Mollify,
+    Occlude,
     RandAugment,
+    Recipe,
+    SoftCrop,
     TrivialAugment,
     preset_names,
     presets,
@@ -72,3 +75,22 @@ def test_what_is_no_name_is_said(name):
 def test_a_wrong_name_is_told_the_nearest(name, advice):
     with pytest.raises(ValueError, match=advice):
         presets.by_name(name)
+
+
+def test_a_recipe_in_a_file_of_ones_own(tmp_path, monkeypatch):
+    (tmp_path / "mine.py").write_text(
+        "from softfeed.pipelines import Occlude, Recipe, SoftCrop\n"
+        "SHARE = 0.5\n"
+        "HIDDEN = Recipe(crop=SoftCrop(), occlude=Occlude(share=(0.0, SHARE)))\n"
+    )
+    hidden = Recipe(crop=SoftCrop(), occlude=Occlude(share=(0.0, 0.5)))
+    assert presets.by_name(f"{tmp_path}/mine.py:HIDDEN") == hidden
+    monkeypatch.chdir(tmp_path)
+    assert presets.by_name("mine.py:HIDDEN") == hidden
+    with pytest.raises(ValueError, match=r"one of those in mine\.py, HIDDEN, got 'SHARE'$"):
+        presets.by_name("mine.py:SHARE")
+    (tmp_path / "empty.py").touch()
+    with pytest.raises(ValueError, match=r"one of those in empty\.py, which has none, got 'HIDDEN'$"):
+        presets.by_name("empty.py:HIDDEN")
+    with pytest.raises(FileNotFoundError, match=r"in a file that exists, got her\.py; check the path"):
+        presets.by_name("her.py:HIDDEN")

@@ -10,12 +10,15 @@ from softfeed.pipelines.draws import Draws
 LEVELS = Normalize(mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
 
 
+IN_ORDER = {"shuffle": False, "last_batch": "keep"}  # also with a policy, which is for training
+
+
 def play(folder, policy, size=32, **options):
     """Pixel values of one epoch, float64 (N, S, S, 3), without and with a policy, and what was drawn."""
     played = []
     for given in (None, policy):
         recipe = Recipe(crop=CenterCrop(), flip=None, policy=given, normalize=LEVELS)
-        with Loader(folder, recipe, 37, size, device="cpu", details=True, **options) as loader:
+        with Loader(folder, recipe, 37, size, device="cpu", details=True, **IN_ORDER | options) as loader:
             (batch,) = list(loader)
         played.append(batch.images.numpy().astype(np.float64).transpose(0, 2, 3, 1) * 255)
     return *played, batch.details
@@ -42,7 +45,7 @@ def test_auto_augment_applies_its_pairs_as_pillow_does(noise_folder, learned):
     suite, changed = policy.suite(), 0
     plain, _, _ = play(noise_folder, None)
     recipe = Recipe(crop=CenterCrop(), flip=None, policy=policy, normalize=LEVELS)
-    with Loader(noise_folder, recipe, 37, 32, device="cpu", details=True) as loader:
+    with Loader(noise_folder, recipe, 37, 32, device="cpu", details=True, **IN_ORDER) as loader:
         batches = [batch for _ in range(6) for batch in loader]
     for batch in batches:
         for row, image in enumerate(plain):
@@ -120,7 +123,7 @@ def test_augmix_grows_with_its_severity(photo_folder):
     policy = AugMix(severity=Linear(0.1, 10.0, 0, 4), chains=1, depth=3)
     recipe = Recipe(crop=CenterCrop(), flip=None, policy=policy, normalize=LEVELS)
     changes = []
-    with Loader(photo_folder, recipe, 37, 64, device="cpu", details=True) as loader:
+    with Loader(photo_folder, recipe, 37, 64, device="cpu", details=True, **IN_ORDER) as loader:
         for epoch in (0, 4):
             loader.set_epoch(epoch)
             (batch,) = list(loader)

@@ -125,7 +125,7 @@ def test_workers_die_with_a_killed_conversion(tmp_path, program, whole, content)
     source, expected = whole
     dest = tmp_path / "set"
     process = _start(program, source, dest, 2, 0)
-    _wait_until(lambda: len(list(dest.glob("*.tar"))) >= 2)
+    _wait_until(lambda: len(list((dest / ".partial").glob("shard-*.json"))) >= 2)  # finished, and noted
     process.kill()
     assert process.wait() == -signal.SIGKILL
     _wait_until(lambda: not _processes_of_session(process.pid), deadline_s=10)

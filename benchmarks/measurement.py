@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import statistics
 import sys
 import threading
@@ -260,7 +261,8 @@ def measure(
 ) -> dict[str, Rate]:
     """Time contenders one after another, `repeats` times over, after one short turn of each to warm up.
 
-    Taking turns is what makes the ratios mean something on a machine that others use too.
+    Taking turns is what makes the ratios mean something on a machine that others use too. The order changes from repeat
+    to repeat, alike in every run, so that none always follows the same one.
 
     Args:
         contenders: What to time, by name.
@@ -300,7 +302,9 @@ def measure(
     for repeat in range(repeats):
         if len(errors) == len(contenders):
             break
-        for name in [name for name in contenders if name not in errors]:
+        for name in random.Random(repeat).sample(list(contenders), len(contenders)):
+            if name in errors:
+                continue
             progress.turn(f"repeat {repeat + 1}/{repeats}: {name}")
             before()
             turn = play(name, seconds)

@@ -74,15 +74,21 @@ def test_contenders_take_turns_and_the_cache_is_treated_before_each():
             order.append(self.name)
             return Here(sleeper(1, 0)).play(0.001)
 
-    rates = measure(
-        {"a": Recorder("a"), "b": Recorder("b")},
-        seconds=1,
-        repeats=2,
-        progress=quiet(),
-        before=lambda: order.append("drop"),
-    )
-    assert order == ["a", "b", *["drop", "a", "drop", "b"] * 2]
-    assert {name: len(rate.images_per_s) for name, rate in rates.items()} == {"a": 2, "b": 2}
+    contenders = {name: Recorder(name) for name in "abcde"}
+
+    def run():
+        order.clear()
+        rates = measure(contenders, seconds=1, repeats=5, progress=quiet(), before=lambda: order.append("drop"))
+        assert {name: len(rate.images_per_s) for name, rate in rates.items()} == dict.fromkeys("abcde", 5)
+        return order[:]
+
+    warm_up, turns = run()[:5], run()[5:]
+    assert "".join(warm_up) == "abcde"
+    assert turns[::2] == ["drop"] * 25
+    repeats = ["".join(turns[begin + 1 : begin + 10 : 2]) for begin in range(0, 50, 10)]
+    assert {"".join(sorted(repeat)) for repeat in repeats} == {"abcde"}
+    assert len(set(repeats)) == 5, "the order stays the same, so that each is always behind the same one"
+    assert run()[5:] == turns
 
 
 @pytest.mark.parametrize("starved", [False, True])

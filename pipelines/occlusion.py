@@ -2,10 +2,10 @@
 
 Every mask draws its rectangles on the host, clipped to the output and without overlaps, so that the pixels that they
 cover are counted exactly; visibility is the uncovered share of the output. They are set to 0 in the batch that the
-graph hands over, in place. `fn.erase` in the graph copies the batch, which on a CPU takes five times as long for a
-square, and as long for 32 of them (`python -m softfeed.benchmarks.alternatives`); on a GPU it has no float16. Erasing
-the uint8 pixels before normalisation would copy a quarter of the bytes, but the mean colour is no whole pixel value, so
-that patches would come out near 0 and not 0.
+graph hands over, in place. `fn.erase` in the graph copies the batch, which takes five times a CPU's time for a square,
+and as much for 32 of them (`python -m softfeed.benchmarks.alternatives`); on a GPU it has no float16. Erasing the uint8
+pixels before normalisation would copy a quarter of the bytes, but the mean colour is no whole pixel value, so that
+patches would come out near 0 and not 0.
 """
 
 from __future__ import annotations

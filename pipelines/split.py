@@ -1,7 +1,7 @@
 """Two graphs on a CPU, with a resize by torch between them.
 
 torch resizes uint8 images with channels last by vector instructions, with the same result as Pillow but for rounding,
-in a seventh of the time of DALI's CPU operator (`python -m softfeed.benchmarks.alternatives`). So on a CPU one graph
+in a fifth of the time of DALI's CPU operator (`python -m softfeed.benchmarks.alternatives`). So on a CPU one graph
 decodes, a few threads resize each image while the next batch is decoded, and a second graph does the rest. On a GPU,
 and where nothing is resized, one graph does it all.
 """

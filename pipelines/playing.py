@@ -51,8 +51,11 @@ class Player:
         """
         self._enter_process()
         process = os.getpid()
-        if self._in_use_by is not None:
+        if (
+            self._in_use_by is not None
+        ):  # the pass before was interrupted while it was left, and its thread may still read
             self._drop_graph()
+            self._preparer.abandon()
         this = self._in_use_by = object()
         # The thread gets the preparer alone: a loader that is dropped in the middle of an epoch can then be collected,
         # which closes this generator, which ends the thread.

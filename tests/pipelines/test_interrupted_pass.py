@@ -95,7 +95,9 @@ def test_a_pass_that_outlives_its_end_does_not_touch_the_next(loader, monkeypatc
         with pytest.raises(Interruption):
             iter(loader)
     loader.set_epoch(0)
+    reader = loader._preparer._reader
     batches, played = iter(loader), []
     played.append([field.clone() for field in next(batches)])
+    assert loader._preparer._reader is not reader, "two threads would read with it"
     left.close()
     assert_same([*played, *([field.clone() for field in batch] for batch in batches)], expected)

@@ -27,7 +27,7 @@ def _torchvision_models() -> ModuleType:
     Raises:
         ImportError: if torchvision is missing or does not fit torch.
     """
-    advice = "install both from the same index of PyTorch (without a GPU https://download.pytorch.org/whl/cpu)"
+    advice = "install both from the same index of PyTorch (without a GPU, that of its CPU builds)"
     try:
         from torchvision import models
     except ModuleNotFoundError as error:

@@ -301,7 +301,11 @@ def test_leaving_a_pass_whose_read_hangs(noise_sets, make_loader, monkeypatch):
     for batch, images in zip(loader, expected, strict=True):
         torch.testing.assert_close(batch.images, images, rtol=0, atol=0)
     assert time.monotonic() - start < 30
-    assert sum(thread.name == "softfeed-reader" for thread in threading.enumerate()) == 1  # the one that hangs
+    end = time.monotonic() + 10  # others, such as those of other tests, may take a moment to end
+    while (readers := sum(thread.name == "softfeed-reader" for thread in threading.enumerate())) > 1:
+        assert time.monotonic() < end
+        time.sleep(0.01)
+    assert readers == 1  # the one that hangs
     release.set()
 
 
@@ -362,7 +366,7 @@ def test_what_nobody_holds_any_more_is_freed_at_once(noise_sets):
         end = time.monotonic() + 10
         while threading.active_count() > before and time.monotonic() < end:
             time.sleep(0.01)
-        assert threading.active_count() == before
+        assert threading.active_count() <= before  # fewer if one of another test has ended meanwhile
     finally:
         gc.enable()
 

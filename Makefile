@@ -22,8 +22,9 @@ SOURCES = softops pipelines train benchmarks examples tests
 demo: $(VENV)/.installed
 	$(BIN)/softfeed demo --output demo-output
 
+# A test that takes ten minutes hangs: its process then says where, and ends, so that the others are run.
 test: $(VENV)/.installed
-	$(BIN)/python -m pytest -n auto -m "not slow"
+	$(BIN)/python -m pytest -n auto -m "not slow" -o faulthandler_timeout=600 -o faulthandler_exit_on_timeout=true
 
 # The tests that need an NVIDIA GPU, one file after the other, so that they do not crowd its memory.
 test-gpu: $(READY)

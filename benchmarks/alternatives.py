@@ -1,4 +1,4 @@
-"""Ways not taken beside those taken: to resize, blur and blank images, and to draw noise for them.
+"""Ways not taken beside those taken: to resize, blur and blank images, to draw noise for them, and to feed graphs.
 
 `python -m softfeed.benchmarks.alternatives` resizes images of photographs' sizes on a CPU with torch in a few threads,
 which is the loader's own way, with Pillow in the same threads, and with DALI's operator. It blurs batches at the
@@ -6,7 +6,9 @@ default strengths with the loader's two own ways, image by image with the quicke
 products of matrices in torch on a GPU, with the cosine transform for all images, and with two passes of DALI's
 `fn.filter`, whose kernels are as long as a tail of 1e-5 of their sum asks for. It draws normal pixels in one thread
 with the loader's own way and with those of torch and numpy. It blanks batches in place with numpy, as one square per
-image and as 32 cells per image, which is the loader's own way on a CPU, and with DALI's operator, which copies them.
+image and as 32 cells per image, which is the loader's own way on a CPU, and with DALI's operator, which copies them. It
+feeds a graph with arrays that are kept until it is done with them, which is the loader's own way, and with arrays of
+which it holds the last reference, both alone and beside a thread that computes in Python.
 """
 
 from __future__ import annotations
@@ -14,6 +16,8 @@ from __future__ import annotations
 import argparse
 import math
 import sys
+import threading
+from collections import deque
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -26,6 +30,7 @@ from PIL import Image
 from ..pipelines.batch_blur import BatchBlur
 from ..pipelines.cropping import resized_on_cpu
 from ..pipelines.draws import Draws
+from ..pipelines.feeding import shared
 from ..pipelines.finishing import normal_pixels
 from ..pipelines.image_blur import ImageBlur, by_transform
 from ..pipelines.mollify import Mollify, strengths
@@ -207,6 +212,44 @@ def _blank(cells: int, options: Options) -> Batches:
     return epoch
 
 
+def _feed(way: Callable[[list[np.ndarray]], Any], options: Options, *, beside_python: bool = False) -> Batches:
+    """Feed a graph that hardly does anything with arrays as long as encoded photographs."""
+    images = [np.zeros(110_000, np.uint8) for _ in range(options.batch_size)]
+    kept: deque[Any] = deque(maxlen=2)
+    device_id: Any = None  # DALI's types leave out the None that its documentation names
+
+    @pipeline_def(batch_size=len(images), num_threads=1, device_id=device_id, prefetch_queue_depth=1)
+    def graph() -> Any:
+        encoded = fn.external_source(name="encoded", dtype=types.DALIDataType.UINT8, ndim=1, no_copy=True)
+        return fn.slice(encoded, 0, 1, axes=[0])
+
+    pipeline = graph()
+    pipeline.build()
+
+    def epoch() -> Iterable[int]:
+        done = threading.Event()
+
+        def compute() -> None:
+            while not done.is_set():
+                pass
+
+        thread = threading.Thread(target=compute)
+        if beside_python:
+            thread.start()
+        try:
+            for _ in range(8):
+                fed = way(images)
+                kept.append(fed)
+                pipeline.feed_input("encoded", fed)
+                yield len(pipeline.run()[0])
+        finally:
+            done.set()
+            if beside_python:
+                thread.join()
+
+    return epoch
+
+
 def _program() -> Program:
     program = Program("alternatives", __doc__)
     program.add_sizes(batch_size=64, image_size=224)
@@ -235,6 +278,10 @@ def main(arguments: list[str] | None = None) -> int:
         "blank in place, whole image": _blank(1, options),
         "blank in place, 32 cells": _blank(8, options),
         "blank, fn.erase": _blank_by_dali(options),
+        "feed, kept": _feed(shared, options),
+        "feed, given away": _feed(list, options),
+        "feed beside Python, kept": _feed(shared, options, beside_python=True),
+        "feed beside Python, given away": _feed(list, options, beside_python=True),
     }
     here = {name: Here(batches) for name, batches in contenders.items()}
     failed: dict[str, Exception] = {}

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from nvidia.dali.pipeline import Pipeline
 
+from .feeding import shared
 from .forks import left_alone
 from .graph import IMAGES
 
@@ -53,8 +54,9 @@ class GraphRunner:
             inputs: The numbers of its plan, one row per sample.
         """
         self._last = (images, inputs)
-        self._kept.append(images)
-        self._graph.feed_input(IMAGES, images)
+        fed = shared(images)
+        self._kept.append(fed)
+        self._graph.feed_input(IMAGES, fed)
         for name, array in inputs.items():
             self._graph.feed_input(name, array)
         self._in_flight.append(True)

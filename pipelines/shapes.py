@@ -10,6 +10,7 @@ import numpy as np
 from nvidia.dali import fn, types
 from nvidia.dali.pipeline import pipeline_def
 
+from .feeding import shared
 from .forks import left_alone
 from .shards.decoding import Decoder, Undecodable
 from .sources import Source
@@ -40,8 +41,8 @@ def _peek() -> Any:
     return fn.peek_image_shape(encoded)
 
 
-def _run(pipeline: Any, images: list[np.ndarray]) -> Any:
-    pipeline.feed_input("encoded", images)
+def _run(pipeline: Any, encoded: Any) -> Any:
+    pipeline.feed_input("encoded", encoded)
     return pipeline.run()[0]
 
 
@@ -59,6 +60,7 @@ class ImageShapes:
         self._height, self._width = source.height.copy(), source.width.copy()
         self._batch_size, self._num_threads = batch_size, num_threads
         self._pipeline = None
+        self._fed: Any = None  # kept until the next batch, when the graph is done with it for sure
         self._lock = threading.Lock()
 
     def of(self, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -132,6 +134,7 @@ class ImageShapes:
         pipeline, self._pipeline = self._pipeline, None
         if pipeline is not None:
             pipeline._shutdown()
+        self._fed = None
 
     def _headers(self, images: Sequence[np.ndarray]) -> np.ndarray:
         """Height, width and channels in each header, (N, 3)."""
@@ -139,10 +142,13 @@ class ImageShapes:
             settings = {"batch_size": self._batch_size, "num_threads": self._num_threads, "device_id": None}
             self._pipeline = left_alone(_peek(**settings, prefetch_queue_depth=1, set_affinity=False))
         try:
-            return _run(self._pipeline, list(images)).as_array()
+            encoded = shared(images)
+            shapes = _run(self._pipeline, encoded).as_array()
         except RuntimeError:
             self._pipeline = None  # one that failed is of no further use
             raise
+        self._fed = encoded
+        return shapes
 
 
 def unexplained(source: Source, indices: list[int], error: RuntimeError) -> GraphError:

@@ -21,7 +21,7 @@ def test_every_way_is_played(tmp_path, device):
     output = tmp_path / "out.json"
     assert alternatives.main([*SMALL, "--device", device, "--output", str(output)]) == 0
     found = from_json(output)
-    assert len(found.rates) == 13
+    assert len(found.rates) == 17
     assert not found.verdict
 
 
@@ -33,7 +33,7 @@ def test_a_way_that_fails_stops_no_other(tmp_path, monkeypatch):
     monkeypatch.setattr(alternatives, "normal_pixels", broken)
     assert alternatives.main([*SMALL, "--output", str(output)]) == 1
     found = from_json(output)
-    assert len(found.rates) == 12
+    assert len(found.rates) == 16
     assert found.verdict == ["noise, quantiles failed: no such filter"]
 
 

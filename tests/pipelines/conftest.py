@@ -1,6 +1,8 @@
 """Small data sets that the tests of this folder make for themselves."""
 
+import faulthandler
 import os
+import select
 import signal
 from collections.abc import Callable, Iterator
 from dataclasses import fields
@@ -51,23 +53,29 @@ KINDS = {
 WRITABLE = [kind for kind in KINDS if kind != "tfrecord" or find_spec("google_crc32c")]
 
 
-def in_fork(function):
-    """Call a function in a forked child, which then leaves as any interpreter does; what it returned, as text."""
+def in_fork(function, timeout=60):
+    """Call a function in a forked child, which then leaves as any interpreter does; what it returned, as text.
+
+    A child that hangs says where, and ends. It holds the pipes of a worker of pytest-xdist, which waits until all who
+    hold them have ended.
+    """
     reading, writing = os.pipe()
     child = os.fork()
     if child == 0:
         status = 1
         try:
+            faulthandler.enable(writing)
             os.write(writing, str(function()).encode())
             status = 0
         finally:
             os._exit(status)
     os.close(writing)
     with os.fdopen(reading) as pipe:
-        signal.alarm(60)  # a child that hangs ends the test
+        ended, _, _ = select.select([pipe], [], [], timeout)
+        if not ended:
+            os.kill(child, signal.SIGABRT)
         said = pipe.read()
-        _, status = os.waitpid(child, 0)
-        signal.alarm(0)
+    _, status = os.waitpid(child, 0)
     assert status == 0, said
     return said
 

@@ -332,6 +332,50 @@ def test_memory_after_ten_epochs_is_that_after_two(photo_folder):
     assert float(python(MEMORY, photo_folder)) < 1.02
 
 
+LOCK = """
+    import ctypes, threading
+
+    def function(name, *arguments):
+        found = getattr(ctypes.PyDLL(None), name)  # which keeps the lock while it is called
+        found.restype, found.argtypes = ctypes.c_void_p, arguments
+        return found
+
+    interpreter = function("PyInterpreterState_Get")()
+    first = function("PyInterpreterState_ThreadHead", ctypes.c_void_p)
+    next_of = function("PyThreadState_Next", ctypes.c_void_p)
+    sleep = function("usleep", ctypes.c_uint)
+
+    def others():
+        "Threads that hold the lock or wait for it, and that Python did not start."
+        count, state = 0, first(interpreter)
+        while state:
+            count, state = count + 1, next_of(state)
+        return count - threading.active_count()
+
+    loader = Loader(sys.argv[1], Recipe(crop={crop}()), 4, 32, device="cpu", num_threads=2)
+    for _ in loader:
+        pass
+    sys.setswitchinterval(100)  # from now on this thread keeps the lock until it waits for something
+    for _ in range(3):
+        batches, found = iter(loader), []
+        for _ in range(4):  # of nine, so that the reader does not end meanwhile
+            next(batches)
+            sleep(30_000)  # others go on without the lock
+            found.append(others())
+        assert found == [0] * 4, found
+        del batches
+    print("kept")
+"""
+
+
+@pytest.mark.parametrize(
+    ("kind", "crop"), [("folder", "SoftCrop"), ("encoded", "SoftShift"), ("raw", "SoftCrop"), ("raw", "SoftShift")]
+)
+def test_no_thread_of_a_graph_asks_for_the_interpreters_lock(noise_sets, kind, crop):
+    """It would wait beside Python that computes; and until Python 3.12 a child forked just then hangs."""
+    assert python(LOCK.format(crop=crop), noise_sets[kind]) == "kept\n"
+
+
 LAST_THREAD = """
     import threading
     def train():

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import logging
 import math
-import threading
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from . import checks
+from .forks import new_lock
 from .sources import Source
 
 ON_ERROR = ("raise", "skip")
@@ -60,7 +60,7 @@ class ErrorLog:
         self._errors: dict[int, SampleError] = {}
         self._found = 0  # by this rank, since its start or the state it went on from
         self._failed = np.zeros(len(source), bool)
-        self._lock = threading.Lock()
+        self._lock = new_lock()
 
     @property
     def errors(self) -> list[SampleError]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,7 +10,7 @@ from nvidia.dali import fn, types
 from nvidia.dali.pipeline import pipeline_def
 
 from .feeding import shared
-from .forks import left_alone
+from .forks import left_alone, new_lock
 from .shards.decoding import Decoder, Undecodable
 from .sources import Source
 
@@ -61,7 +60,7 @@ class ImageShapes:
         self._batch_size, self._num_threads = batch_size, num_threads
         self._pipeline = None
         self._fed: Any = None  # kept until the next batch, when the graph is done with it for sure
-        self._lock = threading.Lock()
+        self._lock = new_lock()
 
     def of(self, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Heights and widths in pixels, each int32 (N,), after EXIF rotation as the decoder applies it.

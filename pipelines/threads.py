@@ -10,8 +10,10 @@ import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from threading import Lock, Thread, local
+from threading import Thread, local
 from typing import Any, TypeVar
+
+from .forks import new_lock
 
 Result = TypeVar("Result")
 Row = TypeVar("Row")
@@ -45,7 +47,7 @@ class RowThreads:
         self._others = count - 1
         self._pool: ThreadPoolExecutor | None = None
         self._process = 0  # that the pool is of
-        self._starting = Lock()  # several threads may be the first
+        self._starting = new_lock()  # several threads may be the first
 
     def each(self, work: Callable[..., Result], *columns: Iterable) -> list[Result]:
         """Call `work` with each row of some columns, in the threads; what it returned, in order.

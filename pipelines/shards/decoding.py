@@ -14,6 +14,8 @@ from nvidia.dali import fn, types
 from nvidia.dali.pipeline import pipeline_def
 from PIL import Image
 
+from ..forks import new_lock
+
 _BATCH = 16  # images per run of the graph
 _BATCH_BYTES = 1 << 20  # encoded; DALI keeps room for the largest batch seen, so large images go few at a time
 _BATCH_PIXELS = 1 << 24
@@ -47,7 +49,7 @@ PILLOW_ERRORS = (  # what Pillow raises for damaged files
 # All that is opened with Pillow: others of its formats run programs (EPS), or hold an image of another size than they
 # say (ICO, ICNS).
 PILLOW_FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "PPM", "JPEG2000", "GIF")
-_stderr_lock = threading.Lock()
+_stderr_lock = new_lock()
 
 _SIGNATURES = (  # first bytes, extension
     (b"\xff\xd8\xff", "jpg"),

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 import torch
 from softfeed.pipelines import AdditiveNoise, Loader, Mollify, Recipe, SoftCrop, SoftShift, presets
+from softfeed.pipelines.shards import decoding
 from torch.utils.data import DataLoader, IterableDataset
 
 from .conftest import in_fork
@@ -115,6 +116,28 @@ def test_an_iterator_that_waits_for_the_reader_is_refused_in_a_forked_child(nois
     assert in_fork(child) == "refused"
     release.set()
     assert len(list(batches)) == 3
+
+
+@pytest.mark.filterwarnings("ignore:.*use of fork\\(\\) may lead to deadlocks:DeprecationWarning")
+def test_what_another_thread_has_locked_is_free_in_a_forked_child(noise_folder, make_loader, tmp_path):
+    """As when it is forked while the reader looks into a file that does not decode."""
+    data = shutil.copytree(noise_folder, tmp_path / "data")
+    (data / "class0" / "broken.jpg").write_bytes(b"no image")
+    loader = make_loader(data, FINISHED, on_error="skip")
+    locks = [loader._threads._starting, loader._errors._lock, loader._preparer._shapes._lock, decoding._stderr_lock]
+
+    def child():
+        return [batch.images.sum().item() for batch in loader]
+
+    for lock in locks:
+        lock.acquire()
+    try:
+        played = in_fork(child)
+    finally:
+        for lock in locks:
+            lock.release()
+    assert played == str([batch.images.sum().item() for batch in loader])
+    assert len(loader.errors) == 1
 
 
 class Endless(IterableDataset):

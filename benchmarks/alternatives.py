@@ -37,8 +37,9 @@ from ..pipelines.mollify import Mollify, strengths
 from ..pipelines.threads import RowThreads
 from ..softops import blur_sigma
 from .machine import machine
-from .measurement import Batches, Here, Progress, measure, settle
+from .measurement import Batches, Here, measure, settle
 from .program import Program, finish, in_one_line, settings_of
+from .progress import Progress
 from .recorded import without_folders
 from .result import Result
 

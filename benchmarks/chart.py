@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ..train.diagram import GRID, HARD, INK, SOFT, diagram
-from .measurement import Rate
+from .rates import Rate
 from .steps import Step, spreads_of
 
 _MANY = 8  # points of a curve from which on they lie evenly, so that not each has a tick of its own

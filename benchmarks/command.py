@@ -164,7 +164,7 @@ def _session(args: argparse.Namespace) -> Session:
     from ..pipelines.process import pick_device
     from ..pipelines.sources import open_source
     from . import synthetic
-    from .measurement import Progress
+    from .progress import Progress
     from .recorded import command_line
     from .session import Session, recipe_by_name
     from .steps import Played

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from .measurement import Rate
+from .rates import Rate
 from .result import FEW, Result
 
 SAME, SLOWER, FASTER = "same", "slower", "faster"

@@ -38,8 +38,10 @@ from ..pipelines.shards.shard_set import load
 from ..pipelines.shards.sources.folder import scan_image_folder
 from ..pipelines.shards.sources.spool import Extents, FileStamp
 from .machine import machine
-from .measurement import Batches, Progress, Rate, Ratio, Whole, cpu_ratio, measure, ratio
+from .measurement import Batches, Whole, measure
 from .program import Program, finish, in_one_line
+from .progress import Progress
+from .rates import Rate, Ratio, cpu_ratio, ratio
 from .result import Result
 
 _WRITER, _FLUSHED = "webdataset ShardWriter", "webdataset ShardWriter, flushed"

@@ -16,8 +16,9 @@ from nvidia.dali.pipeline import pipeline_def
 
 from .. import softops
 from .machine import machine
-from .measurement import Batches, Here, Progress, measure
+from .measurement import Batches, Here, measure
 from .program import Program, finish, in_one_line, settings_of
+from .progress import Progress
 from .result import Result
 
 _SIZE = (224, 224)

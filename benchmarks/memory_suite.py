@@ -9,9 +9,10 @@ from typing import Any
 
 from ..pipelines.sources import open_source
 from . import page_cache
-from .measurement import Here, Rate
+from .measurement import Here
 from .memory import PeakMemory, gpu_bytes, gpu_bytes_before, host_bytes
 from .processes import in_fresh_process
+from .rates import Rate
 from .result import Result
 from .session import Session
 from .steps import Played, of_loader
@@ -38,7 +39,8 @@ def run(session: Session, args: argparse.Namespace) -> Result:
 
 def play(played: Played, images: int) -> list[dict[str, Any]]:
     """Play some images and look at memory and rate after each tenth of them; of a GPU's, at what the loader took."""
-    from .measurement import cpu_seconds, settle
+    from .cpu_time import cpu_seconds
+    from .measurement import settle
 
     looks, done = [], 0
     begin, cpu, before = time.perf_counter(), cpu_seconds(), 0

@@ -25,7 +25,8 @@ from ..pipelines import (
     presets,
 )
 from ..pipelines.sources import open_source
-from .measurement import Contender, Here, Rate, Ratio, ratio
+from .measurement import Contender, Here
+from .rates import Rate, Ratio, ratio
 from .result import Result
 from .session import EVERYTHING, FULL, Session, recipe_by_name
 from .steps import of_loader, rung

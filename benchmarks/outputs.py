@@ -20,9 +20,11 @@ import torch
 from ..pipelines import Loader, presets
 from ..pipelines.sources import open_source
 from .machine import machine
-from .measurement import Here, Progress, measure, ratio
+from .measurement import Here, measure
 from .memory import release_gpu_memory
 from .program import Program, finish, in_one_line, settings_of
+from .progress import Progress
+from .rates import ratio
 from .recorded import without_folders
 from .result import Result
 from .session import data_facts

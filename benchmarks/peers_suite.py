@@ -17,10 +17,10 @@ from ..pipelines import cores
 from ..pipelines.shards.convert import convert
 from ..pipelines.shards.layout import ShardOptions
 from ..pipelines.sources import open_source
-from .measurement import Rate, Ratio, ratio
 from .peers.job import Job
 from .peers.registry import MAPPED, PEERS, RAW, SHARED, contender, packages, regime
 from .processes import ContenderError, OwnProcess
+from .rates import Rate, Ratio, ratio
 from .recorded import without_folders
 from .repeated import copies, some_of
 from .result import Result

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ..pipelines import atomic
-from .measurement import Rate, Ratio
+from .rates import Rate, Ratio
 
 FEW = 3  # repeats of which a median says something; fewer tell nothing from noise
 FORMAT, FORMAT_VERSION = "softfeed bench", 1

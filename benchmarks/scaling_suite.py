@@ -19,8 +19,9 @@ from typing import Any
 from ..pipelines import cores
 from ..pipelines.sources import open_source
 from . import synthetic
-from .measurement import Contender, Here, Rate, Turn
+from .measurement import Contender, Here, Turn
 from .processes import OwnProcess
+from .rates import Rate
 from .result import Result
 from .session import Session
 from .steps import Played, of_loader

@@ -13,7 +13,9 @@ from ..pipelines.mollify import Mollify
 from ..pipelines.sources import Source, open_source
 from . import page_cache
 from .machine import machine
-from .measurement import Contender, Progress, Rate, Ratio, measure
+from .measurement import Contender, measure
+from .progress import Progress
+from .rates import Rate, Ratio
 from .recorded import without_folders
 from .result import Result
 from .steps import Played

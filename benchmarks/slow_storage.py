@@ -17,8 +17,10 @@ from ..pipelines import Loader, presets
 from ..pipelines.reading import SampleReader
 from ..pipelines.sources import Source, open_source
 from .machine import machine
-from .measurement import Here, Progress, measure, ratio
+from .measurement import Here, measure
 from .program import Program, finish, in_one_line, settings_of
+from .progress import Progress
+from .rates import ratio
 from .result import Result
 from .session import data_facts
 from .steps import of_loader

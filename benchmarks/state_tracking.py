@@ -15,8 +15,10 @@ from dataclasses import replace
 from ..pipelines import Loader, presets
 from ..pipelines.sources import open_source
 from .machine import machine
-from .measurement import Batches, Here, Progress, measure, ratio
+from .measurement import Batches, Here, measure
 from .program import Program, finish, in_one_line, settings_of
+from .progress import Progress
+from .rates import ratio
 from .result import Result
 from .session import data_facts
 

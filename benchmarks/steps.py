@@ -22,7 +22,8 @@ from ..pipelines.preparing import Prepared
 from ..pipelines.reading import SampleReader
 from ..pipelines.runner import GraphRunner, Runner
 from ..pipelines.sources import Source, open_source
-from .measurement import Batches, Contender, Here, Rate
+from .measurement import Batches, Contender, Here
+from .rates import Rate
 
 HAND_OVER = "hand-over"
 # slots of a recipe that work on finished batches, in their order

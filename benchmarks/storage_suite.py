@@ -17,8 +17,9 @@ from ..pipelines import cores
 from ..pipelines.shards.convert import convert
 from ..pipelines.shards.layout import ShardOptions
 from ..pipelines.sources import open_source
-from .measurement import Contender, Here, Rate, Ratio, ratio
+from .measurement import Contender, Here
 from .peers_suite import files_below, same_files
+from .rates import Rate, Ratio, ratio
 from .result import Result
 from .session import Session
 from .steps import of_loader

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from .measurement import Rate
+from .rates import Rate
 from .result import DISTURBED
 from .steps import Step
 

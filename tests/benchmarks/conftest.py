@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from PIL import Image
-from softfeed.benchmarks.measurement import Rate
+from softfeed.benchmarks.rates import Rate
 from softfeed.benchmarks.result import Result
 
 SIDE = 256

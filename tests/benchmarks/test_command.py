@@ -20,6 +20,7 @@ from softfeed.benchmarks import (
     synthetic,
 )
 from softfeed.benchmarks.processes import ContenderError
+from softfeed.benchmarks.progress import Progress
 from softfeed.benchmarks.repeated import repeated
 from softfeed.benchmarks.result import from_json, to_json
 from softfeed.pipelines.sources import open_source
@@ -283,7 +284,7 @@ def test_each_look_by_itself_may_fail(monkeypatch):
         return {"host_mb": 1.0}
 
     monkeypatch.setattr(steps_suite, "in_fresh_process", fail_on_a_gpu)
-    told = SimpleNamespace(played=None, seconds=1, progress=measurement.Progress())
+    told = SimpleNamespace(played=None, seconds=1, progress=Progress())
     facts, words = steps_suite.look(told, ("peak_memory", "gpu"))
     assert facts == {"peak_memory": {"host_mb": 1.0}, "gpu": {"skipped": "its process ended with status -11"}}
     assert words == ["GPU time was not measured: its process ended with status -11"]

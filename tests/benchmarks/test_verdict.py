@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 from softfeed.benchmarks import machine, verdict
-from softfeed.benchmarks.measurement import Rate
+from softfeed.benchmarks.rates import Rate
 from softfeed.benchmarks.result import Result
 from softfeed.benchmarks.steps import Played, Step, spreads_of, steps_of
 from softfeed.benchmarks.training import _Announcing

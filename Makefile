@@ -22,7 +22,8 @@ SOURCES = softops pipelines train benchmarks examples tests
 demo: $(VENV)/.installed
 	$(BIN)/softfeed demo --output demo-output
 
-# A test that takes ten minutes hangs: its process then says where, and ends, so that the others are run.
+# A test that takes ten minutes hangs: its process then says where, and ends; the others are run when its children have
+# ended, too.
 test: $(VENV)/.installed
 	$(BIN)/python -m pytest -n auto -m "not slow" -o faulthandler_timeout=600 -o faulthandler_exit_on_timeout=true
 

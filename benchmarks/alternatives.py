@@ -7,8 +7,8 @@ products of matrices in torch on a GPU, with the cosine transform for all images
 `fn.filter`, whose kernels are as long as a tail of 1e-5 of their sum asks for. It draws normal pixels in one thread
 with the loader's own way and with those of torch and numpy. It blanks batches in place with numpy, as one square per
 image and as 32 cells per image, which is the loader's own way on a CPU, and with DALI's operator, which copies them. It
-feeds a graph with arrays that are kept until it is done with them, which is the loader's own way, and with arrays of
-which it holds the last reference, both alone and beside a thread that computes in Python.
+feeds a graph with arrays whose wrappers are kept until it is done with them, which is the loader's own way, and with
+arrays that it wraps itself, both alone and beside a thread that computes in Python.
 """
 
 from __future__ import annotations
@@ -77,11 +77,11 @@ def _in_graph(operator: Callable[[Any], Any], images: list[np.ndarray], layout: 
     def graph() -> Any:
         return operator(fn.external_source(name="images", dtype=dtype, ndim=3, layout=layout, no_copy=True))
 
-    pipeline = graph()
+    pipeline, fed = graph(), shared(images)
     pipeline.build()
 
     def epoch() -> Iterable[int]:
-        yield len(pipeline.run(images=images)[0])
+        yield len(pipeline.run(images=fed)[0])
 
     return epoch
 
@@ -137,7 +137,7 @@ def _blur_by_filter(size: int, levels: np.ndarray, options: Options) -> Batches:
     kernels = [_kernel(size, float(sigma)) for sigma in blur_sigma(strengths()[levels].astype(np.float64), size)]
     images = torch.randn(count, 3, size, size, device=options.device)  # where the other blurs find theirs
     inputs = {
-        "images": images if on_gpu else images.numpy(),  # of any tensor DALI asks for its stream of a GPU
+        "images": images if on_gpu else shared(images.numpy()),  # of any tensor DALI asks for its stream of a GPU
         "row": [kernel[None] for kernel in kernels],
         "column": [kernel[:, None] for kernel in kernels],
     }
@@ -280,9 +280,9 @@ def main(arguments: list[str] | None = None) -> int:
         "blank in place, 32 cells": _blank(8, options),
         "blank, fn.erase": _blank_by_dali(options),
         "feed, kept": _feed(shared, options),
-        "feed, given away": _feed(list, options),
+        "feed, not kept": _feed(list, options),
         "feed beside Python, kept": _feed(shared, options, beside_python=True),
-        "feed beside Python, given away": _feed(list, options, beside_python=True),
+        "feed beside Python, not kept": _feed(list, options, beside_python=True),
     }
     here = {name: Here(batches) for name, batches in contenders.items()}
     failed: dict[str, Exception] = {}

@@ -170,6 +170,7 @@ class Pass(Iterator[Any]):
 
     def __init__(self, batches: Generator[Any, None, None]) -> None:
         self._batches = batches
+        self._process = os.getpid()
         self._over = False
         self._ended_by = ""
 
@@ -192,8 +193,9 @@ class Pass(Iterator[Any]):
 
     def end(self, by: str) -> None:
         """Leave the rest, and raise a RuntimeError that tells by what it was ended if somebody asks for more."""
-        self._ended_by = by
-        self._batches.close()
+        if os.getpid() == self._process:  # else another thread of the parent may be in the middle of it, for ever here
+            self._ended_by = by
+            self._batches.close()
 
 
 def _check_process(process: int) -> None:

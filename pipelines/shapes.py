@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,7 +11,7 @@ from nvidia.dali import fn, types
 from nvidia.dali.pipeline import pipeline_def
 
 from .feeding import shared
-from .forks import left_alone, new_lock
+from .forks import left_alone
 from .shards.decoding import Decoder, Undecodable
 from .sources import Source
 
@@ -60,7 +61,7 @@ class ImageShapes:
         self._batch_size, self._num_threads = batch_size, num_threads
         self._pipeline = None
         self._fed: Any = None  # kept until the next batch, when the graph is done with it for sure
-        self._lock = new_lock()
+        self._lock = threading.Lock()
 
     def of(self, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Heights and widths in pixels, each int32 (N,), after EXIF rotation as the decoder applies it.
@@ -143,8 +144,8 @@ class ImageShapes:
         try:
             encoded = shared(images)
             shapes = _run(self._pipeline, encoded).as_array()
-        except RuntimeError:
-            self._pipeline = None  # one that failed is of no further use
+        except BaseException:
+            self._pipeline = None  # one that failed is of no further use, nor one with a batch still in it
             raise
         self._fed = encoded
         return shapes

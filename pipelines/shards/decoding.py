@@ -14,7 +14,7 @@ from nvidia.dali import fn, types
 from nvidia.dali.pipeline import pipeline_def
 from PIL import Image
 
-from ..forks import new_lock
+from ..forks import left_alone, new_lock
 
 _BATCH = 16  # images per run of the graph
 _BATCH_BYTES = 1 << 20  # encoded; DALI keeps room for the largest batch seen, so large images go few at a time
@@ -50,6 +50,7 @@ PILLOW_ERRORS = (  # what Pillow raises for damaged files
 # say (ICO, ICNS).
 PILLOW_FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "PPM", "JPEG2000", "GIF")
 _stderr_lock = new_lock()
+_stderr: list[int] = []  # the real one, while it is silenced
 
 _SIGNATURES = (  # first bytes, extension
     (b"\xff\xd8\xff", "jpg"),
@@ -110,7 +111,7 @@ class HeaderReader:
     """
 
     def __init__(self) -> None:
-        self._graph = header_graph(**_SETTINGS | {"batch_size": _HEADER_BATCH})
+        self._graph = left_alone(header_graph(**_SETTINGS | {"batch_size": _HEADER_BATCH}))
 
     def decode(self, images: Sequence[bytes]) -> list[Decoded | Undecodable]:
         """Size of every image; one result for each, in order."""
@@ -152,7 +153,7 @@ class Decoder(HeaderReader):
     def __init__(self, *, keep_pixels: bool = False) -> None:
         self._keep_pixels = keep_pixels
         self._headers = HeaderReader()
-        self._graph = decode_graph(**_SETTINGS)
+        self._graph = left_alone(decode_graph(**_SETTINGS))
 
     def decode(self, images: Sequence[bytes]) -> list[Decoded | Undecodable]:
         """Decode encoded images; one result for each, in order."""
@@ -235,14 +236,24 @@ def _png_size(image: bytes) -> Decoded | Undecodable | None:
 def _silence() -> Iterator[None]:
     """Keep the decoders' libraries from writing to stderr about images that we are about to report ourselves."""
     with _stderr_lock:
-        saved, null = os.dup(_STDERR), os.open(os.devnull, os.O_WRONLY)
+        _stderr.append(os.dup(_STDERR))
         try:
+            null = os.open(os.devnull, os.O_WRONLY)
             os.dup2(null, _STDERR)
+            os.close(null)
             yield
         finally:
-            os.dup2(saved, _STDERR)
-            os.close(saved)
-            os.close(null)
+            _speak_again()
+
+
+def _speak_again() -> None:
+    while _stderr:
+        saved = _stderr.pop()
+        os.dup2(saved, _STDERR)
+        os.close(saved)
+
+
+os.register_at_fork(after_in_child=_speak_again)
 
 
 def _batches(

@@ -4,6 +4,8 @@ import faulthandler
 import os
 import select
 import signal
+import threading
+import traceback
 from collections.abc import Callable, Iterator
 from dataclasses import fields
 from importlib.util import find_spec
@@ -54,7 +56,7 @@ WRITABLE = [kind for kind in KINDS if kind != "tfrecord" or find_spec("google_cr
 
 
 def in_fork(function, timeout=60):
-    """Call a function in a forked child, which then leaves as any interpreter does; what it returned, as text.
+    """Call a function in a forked child, which then leaves at once; what it returned, as text.
 
     A child that hangs says where, and ends. It holds the pipes of a worker of pytest-xdist, which waits until all who
     hold them have ended.
@@ -67,6 +69,8 @@ def in_fork(function, timeout=60):
             faulthandler.enable(writing)
             os.write(writing, str(function()).encode())
             status = 0
+        except BaseException:  # noqa: BLE001 - told to the parent
+            os.write(writing, traceback.format_exc().encode())
         finally:
             os._exit(status)
     os.close(writing)
@@ -78,6 +82,11 @@ def in_fork(function, timeout=60):
     _, status = os.waitpid(child, 0)
     assert status == 0, said
     return said
+
+
+def reader_threads():
+    """Threads that read for loaders, those of other tests among them: a pass that somebody still holds goes on."""
+    return {thread for thread in threading.enumerate() if thread.name == "softfeed-reader"}
 
 
 @pytest.fixture(params=["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])

@@ -2,7 +2,6 @@
 
 import gc
 import shutil
-import threading
 import weakref
 
 import numpy as np
@@ -29,6 +28,8 @@ from softfeed.pipelines import (
     presets,
 )
 from softfeed.pipelines.shards.convert import ShardOptions, convert
+
+from .conftest import reader_threads
 
 
 def load(data, recipe=None, batch_size=4, size=64, **options):
@@ -98,11 +99,11 @@ def test_bad_image_in_flight_spoils_nothing_but_its_batch(photos, prefetch):
 
 
 def test_loader_dropped_in_the_middle_ends_its_thread(photos):
-    others = reader_threads()  # such as one that hangs, of another test
+    others = reader_threads()
     loader = load(photos, batch_size=1)
     iterator = iter(loader)
     next(iterator)
-    (thread,) = set(reader_threads()) - set(others)
+    (thread,) = reader_threads() - others
     reference = weakref.ref(loader)
     del loader, iterator
     gc.collect()
@@ -119,10 +120,6 @@ def played_until_unreadable(loader, path):
             played += len(next(batches).images)
         except UnreadableImageError as error:
             return played if str(path) in str(error) else error
-
-
-def reader_threads():
-    return [thread for thread in threading.enumerate() if thread.name == "softfeed-reader"]
 
 
 def test_image_that_vanishes_is_named(photos):

@@ -3,6 +3,7 @@
 import gc
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import textwrap
@@ -14,10 +15,11 @@ from pathlib import Path
 import pytest
 import torch
 from softfeed.pipelines import AdditiveNoise, Loader, Mollify, Recipe, SoftCrop, SoftShift, presets
+from softfeed.pipelines.runner import GraphRunner
 from softfeed.pipelines.shards import decoding
 from torch.utils.data import DataLoader, IterableDataset
 
-from .conftest import in_fork
+from .conftest import in_fork, reader_threads
 
 CROP, SHIFT = Recipe(crop=SoftCrop()), Recipe(crop=SoftShift())
 FINISHED = Recipe(crop=SoftCrop(), noise=AdditiveNoise(), mollify=Mollify())  # by threads, after the graph
@@ -27,10 +29,16 @@ def python(code, *arguments, timeout=120):
     """Run code in a fresh interpreter; what it printed."""
     script = "import sys, os, torch\nfrom softfeed.pipelines import *\n" + textwrap.dedent(code)
     command = [sys.executable, "-c", script, *map(str, arguments)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=timeout, check=False)
-    assert done.returncode == 0, done.stderr[-3000:]
-    assert not done.stderr
-    return done.stdout
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    with subprocess.Popen(command, **pipes, text=True, start_new_session=True) as process:
+        try:
+            said, error = process.communicate(timeout=timeout)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)  # its children as well, which hold the pipes
+            raise
+    assert process.returncode == 0, error[-3000:]
+    assert not error
+    return said
 
 
 @pytest.mark.filterwarnings("ignore:.*use of fork\\(\\) may lead to deadlocks:DeprecationWarning")
@@ -73,16 +81,16 @@ def test_an_iterator_of_the_parent_is_refused_in_a_forked_child(noise_sets, make
 @pytest.mark.parametrize("anew", [False, True], ids=["at once", "after a pass of its own"])
 def test_an_iterator_whose_reading_is_done_is_refused_in_a_forked_child(noise_sets, make_loader, anew):
     """Nothing is left to wait for from the thread, only from the graph."""
-    loader = make_loader(noise_sets["raw"], SHIFT, prefetch=2)
+    loader, others = make_loader(noise_sets["raw"], SHIFT, prefetch=2), reader_threads()
     batches = iter(loader)
     for _ in range(3):
         next(batches)
-    while any(thread.name == "softfeed-reader" for thread in threading.enumerate()):
-        time.sleep(0.01)
+    for reader in reader_threads() - others:
+        reader.join(60)
+        assert not reader.is_alive()
 
     def child():
         if anew:
-            loader._playing = None  # so that the pass is not ended by the new one
             assert len(list(loader)) == 4
         with pytest.raises(RuntimeError, match=r"an iterator must be used in the process that made it, \d+, got \d+"):
             list(batches)
@@ -120,11 +128,10 @@ def test_an_iterator_that_waits_for_the_reader_is_refused_in_a_forked_child(nois
 
 @pytest.mark.filterwarnings("ignore:.*use of fork\\(\\) may lead to deadlocks:DeprecationWarning")
 def test_what_another_thread_has_locked_is_free_in_a_forked_child(noise_folder, make_loader, tmp_path):
-    """As when it is forked while the reader looks into a file that does not decode."""
     data = shutil.copytree(noise_folder, tmp_path / "data")
     (data / "class0" / "broken.jpg").write_bytes(b"no image")
     loader = make_loader(data, FINISHED, on_error="skip")
-    locks = [loader._threads._starting, loader._errors._lock, loader._preparer._shapes._lock, decoding._stderr_lock]
+    locks = [loader._threads._starting, loader._errors._lock, decoding._stderr_lock]
 
     def child():
         return [batch.images.sum().item() for batch in loader]
@@ -138,6 +145,56 @@ def test_what_another_thread_has_locked_is_free_in_a_forked_child(noise_folder, 
             lock.release()
     assert played == str([batch.images.sum().item() for batch in loader])
     assert len(loader.errors) == 1
+
+
+@pytest.mark.filterwarnings("ignore:.*use of fork\\(\\) may lead to deadlocks:DeprecationWarning")
+def test_what_another_thread_silenced_speaks_in_a_forked_child():
+    silent, release = threading.Event(), threading.Event()
+
+    def silence():
+        with decoding._silence():
+            silent.set()
+            release.wait(60)
+
+    def child():
+        return os.fstat(2).st_ino, len(list(Path("/proc/self/fd").iterdir()))
+
+    expected = in_fork(child)
+    thread = threading.Thread(target=silence)
+    thread.start()
+    silent.wait(60)
+    found = in_fork(child)
+    release.set()
+    thread.join()
+    assert found == expected
+
+
+@pytest.mark.filterwarnings("ignore:.*use of fork\\(\\) may lead to deadlocks:DeprecationWarning")
+def test_a_child_plays_though_another_thread_was_in_the_middle_of_a_batch(noise_sets, make_loader, monkeypatch):
+    loader = make_loader(noise_sets["raw"], SHIFT)
+    expected = [batch.index.tolist() for batch in loader]
+    loader.set_epoch(0)
+    inside, release, collect = threading.Event(), threading.Event(), GraphRunner.collect
+
+    def slow(runner):
+        inside.set()
+        release.wait(60)
+        return collect(runner)
+
+    monkeypatch.setattr(GraphRunner, "collect", slow)
+    thread = threading.Thread(target=lambda: list(loader))
+    thread.start()
+    inside.wait(60)
+
+    def child():
+        release.set()
+        loader.set_epoch(0)
+        return [batch.index.tolist() for batch in loader]
+
+    played = in_fork(child)
+    release.set()
+    thread.join()
+    assert played == str(expected)
 
 
 class Endless(IterableDataset):
@@ -158,7 +215,9 @@ def test_workers_of_a_data_loader_do_not_all_play_the_same(noise_sets, make_load
     expected = [batch.index.tolist() for batch in loader]
     make = (lambda: loader) if shared else (lambda: make_loader(noise_sets["raw"], SHIFT))
     loader.set_epoch(0)
-    batches = DataLoader(Endless(make), batch_size=None, num_workers=workers, multiprocessing_context="fork")
+    batches = DataLoader(
+        Endless(make), batch_size=None, num_workers=workers, multiprocessing_context="fork", timeout=60
+    )
     if workers == 1:
         assert [batch.index.tolist() for batch in batches] == expected
     else:
@@ -177,6 +236,20 @@ def test_a_loader_made_before_the_process_group_does_not_play_all_on_each_rank(n
 
 
 LEAVING = """
+    import threading
+
+    def in_thread(function):
+        "Call a function in a thread that lives on for a while."
+        called, release = threading.Event(), threading.Event()
+
+        def work():
+            function()
+            called.set()
+            release.wait(3)
+
+        threading.Thread(target=work, daemon=True).start()
+        called.wait(60)
+
     loader = Loader(sys.argv[1], Recipe(crop=SoftCrop()), 4, 32, device="cpu", num_threads=2)
     batches = iter(loader)
     next(batches)
@@ -194,6 +267,9 @@ LEAVING = """
         "child = os.fork(); os.waitpid(child, 0) if child else None",
         "child = os.fork(); os.waitpid(child, 0) if child else loader.close()",
         "child = os.fork(); os.waitpid(child, 0) if child else print(len(list(loader)), flush=True)",
+        "loader.dataset[0]; child = os.fork(); os.waitpid(child, 0) if child else None",
+        "in_thread(lambda: loader.dataset[0]); child = os.fork(); os.waitpid(child, 0) if child else None",
+        "in_thread(lambda: loader.dataset[0]); child = os.fork(); os.waitpid(child, 0) if child else os._exit(0)",
     ],
 )
 def test_an_interpreter_ends_with_a_live_iterator(noise_sets, ending):
@@ -267,7 +343,7 @@ def test_a_read_that_hangs_is_named_and_left(noise_folder, make_loader, tmp_path
     pipe = loader.source(9)
     Path(pipe).unlink()
     os.mkfifo(pipe)
-    batches, played = iter(loader), []
+    batches, played, others = iter(loader), [], reader_threads()
     start = time.monotonic()
     with pytest.raises(TimeoutError, match=r"a batch must come within 3 s of .*, got none while reading") as caught:
         played.extend(batches)
@@ -276,14 +352,10 @@ def test_a_read_that_hangs_is_named_and_left(noise_folder, make_loader, tmp_path
     assert "_file < reading.py:" in str(caught.value)
     assert "\n" not in str(caught.value)
     loader.close()  # does not wait for it
-    hung = [thread for thread in threading.enumerate() if thread.name == "softfeed-reader"]
-    assert len(hung) == 1
+    (hung,) = reader_threads() - others
     os.close(os.open(pipe, os.O_RDWR | os.O_NONBLOCK))  # a writer, so that the thread wakes and ends
-    for _ in range(100):
-        hung[0].join(0.1)
-        if not hung[0].is_alive():
-            break
-    assert not hung[0].is_alive()
+    hung.join(10)
+    assert not hung.is_alive()
 
 
 def test_reading_that_takes_long_and_goes_on_does_not_hang(noise_sets, make_loader, monkeypatch):
@@ -315,20 +387,21 @@ def test_leaving_a_pass_whose_read_hangs(noise_sets, make_loader, monkeypatch):
 
     monkeypatch.setattr(os, "preadv", hanging)
     loader.set_epoch(0)
-    batches = iter(loader)
+    batches, others = iter(loader), reader_threads()
     next(batches)
+    (hung,) = reader_threads() - others
+    start = time.monotonic()
     while len(calls) < 20:
+        assert time.monotonic() - start < 60
         time.sleep(0.01)
     loader.set_epoch(0)
     start = time.monotonic()
     for batch, images in zip(loader, expected, strict=True):
         torch.testing.assert_close(batch.images, images, rtol=0, atol=0)
     assert time.monotonic() - start < 30
-    end = time.monotonic() + 10  # others, such as those of other tests, may take a moment to end
-    while (readers := sum(thread.name == "softfeed-reader" for thread in threading.enumerate())) > 1:
-        assert time.monotonic() < end
-        time.sleep(0.01)
-    assert readers == 1  # the one that hangs
+    for reader in reader_threads() - others - {hung}:
+        reader.join(60)
+    assert reader_threads() - others == {hung}
     release.set()
 
 
@@ -385,7 +458,9 @@ LOCK = """
             next(batches)
             sleep(30_000)  # others go on without the lock
             found.append(others())
-        assert found == [0] * 4, found
+        if any(found):
+            print(found, flush=True)
+            os._exit(0)
         del batches
     print("kept")
 """
@@ -417,7 +492,7 @@ def test_a_thread_that_outlives_the_main_one_plays_on(photo_folder):
 
 def test_what_nobody_holds_any_more_is_freed_at_once(noise_sets):
     """Also without the garbage collector, which may come late, and in any thread."""
-    before = threading.active_count()
+    before = set(threading.enumerate())
     gc.disable()
     try:
         loader = Loader(noise_sets["folder"], FINISHED, 4, 32, device="cpu", num_threads=2)
@@ -431,9 +506,9 @@ def test_what_nobody_holds_any_more_is_freed_at_once(noise_sets):
         del batches, _
         assert freed() is None
         end = time.monotonic() + 10
-        while threading.active_count() > before and time.monotonic() < end:
+        while set(threading.enumerate()) - before and time.monotonic() < end:
             time.sleep(0.01)
-        assert threading.active_count() <= before  # fewer if one of another test has ended meanwhile
+        assert not set(threading.enumerate()) - before
     finally:
         gc.enable()
 

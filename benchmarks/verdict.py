@@ -11,6 +11,7 @@ from .steps import Step
 _IDLE = 0.75  # less of the cores in use than this means that something else than arithmetic holds the loader up
 _EPOCH = 10  # batches: of fewer the first, for which everything waits, is too large a part of an epoch
 _WAITS = 0.02  # share of a training step's time that may go by waiting before it is worth a word
+_NOISE = 0.25  # a step that seems to take less than nothing by this share of the largest one makes that one uncertain
 _SLOWER = 0.05  # share by which a loader may slow a step down on a GPU before it is
 
 _ADVICE = {
@@ -40,13 +41,22 @@ def of_steps(steps: Sequence[Step], *, cores: int, gpu: bool, others: float = 0.
         others: Cores that other programs kept busy meanwhile.
     """
     total = 1e6 / steps[-1].images_per_s
-    worst = max(steps, key=lambda step: step.wall_us)
-    without = max(total - worst.wall_us, 1e-9)
-    lines = [
-        f"The loader plays {steps[-1].images_per_s:,.0f} images/s, {total:,.0f} us per image. The largest part is "
-        f"{worst.name}: {worst.wall_us:,.0f} us, {worst.wall_us / total:.0%}.",
-        f"Without {worst.name} it would be at most {1e6 / without:,.0f} images/s.",
-    ]
+    worst, least = (find(steps, key=lambda step: step.wall_us) for find in (max, min))
+    plays = f"The loader plays {steps[-1].images_per_s:,.0f} images/s, {total:,.0f} us per image."
+    if certain := least.wall_us >= -_NOISE * worst.wall_us:
+        without = max(total - worst.wall_us, 1e-9)
+        lines = [
+            f"{plays} The largest part is {worst.name}: {worst.wall_us:,.0f} us, {worst.wall_us / total:.0%}.",
+            f"Without {worst.name} it would be at most {1e6 / without:,.0f} images/s.",
+        ]
+    else:
+        costly = max(steps, key=lambda step: step.cpu_us)
+        lines = [
+            f"{plays} The largest part cannot be told: {least.name} seems to take {least.wall_us:,.0f} us, and so the "
+            f"{worst.wall_us:,.0f} us of {worst.name} may be noise as well. By CPU time, which others disturb less, it "
+            f"is {costly.name}: {costly.cpu_us:,.0f} us. Measure again while nothing else runs, or with longer turns "
+            "(--seconds)."
+        ]
     busy = sum(step.cpu_us for step in steps) / total / cores
     if gpu:
         lines.append(f"The CPU's {cores} cores are {busy:.0%} busy beside the GPU.")
@@ -59,7 +69,8 @@ def of_steps(steps: Sequence[Step], *, cores: int, gpu: bool, others: float = 0.
         )
     else:
         lines.append(f"{busy:.0%} of the {cores} cores are busy: more or faster cores help in proportion.")
-    lines.append(f"To change it: {_ADVICE.get(worst.name, 'use more cores, or a GPU')}.")
+    if certain:
+        lines.append(f"To change it: {_ADVICE.get(worst.name, 'use more cores, or a GPU')}.")
     return lines
 
 

@@ -88,6 +88,9 @@ class WorkAhead(Generic[Item, Result]):
         """Have the thread end when it is done with the item under way, without waiting for that."""
         self._stopping.set()
 
+    def __del__(self) -> None:
+        self.stop()  # where an interruption came before anybody could
+
     def close(self, *, patience: float | None = None) -> bool:
         """Stop the thread and wait for it, at most `patience` seconds; None for as long as it takes.
 

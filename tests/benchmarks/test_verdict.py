@@ -48,6 +48,23 @@ def test_the_largest_step_is_the_bottleneck():
     assert "store smaller images" in words
 
 
+def test_a_step_far_below_nothing_leaves_the_largest_one_untold():
+    """Other programs slowed the turns of one rung down."""
+    steps = [
+        Step("decode", 655.0, 1526.0, 1391.0),
+        Step("resize", 371.0, 1171.0, 535.0),
+        Step("normalise", 516.0, -760.0, -26.0),
+    ]
+    words = " ".join(verdict.of_steps(steps, cores=2, gpu=False))
+    assert "plays 516 images/s" in words
+    assert "normalise seems to take -760 us, and so the 1,526 us of decode may be noise as well" in words
+    assert "By CPU time, which others disturb less, it is decode: 1,391 us" in words
+    assert "Without" not in words
+    assert "To change it" not in words
+    small = [*steps[:2], Step("normalise", 371.5, -10.0, -26.0)]
+    assert "The largest part is decode" in " ".join(verdict.of_steps(small, cores=2, gpu=False))
+
+
 def test_idle_cores_mean_that_something_else_is_short():
     words = " ".join(verdict.of_steps(steps_of(ladder(read=900, decode=100)), cores=4, gpu=False))
     assert "Only 25% of the 4 cores are busy" in words

@@ -1,5 +1,6 @@
 """A pass that Ctrl-C or an error ends anywhere: the loader's next pass gives each image its own label and numbers."""
 
+import gc
 import threading
 
 import pytest
@@ -8,6 +9,8 @@ from nvidia.dali.pipeline import Pipeline
 from softfeed.pipelines import Flip, Recipe, SoftCrop, SoftShift
 from softfeed.pipelines.ahead import WorkAhead
 from softfeed.pipelines.runner import GraphRunner
+
+from .conftest import reader_threads
 
 RECIPES = {"folder": Recipe(crop=SoftCrop(), flip=Flip()), "raw": Recipe(crop=SoftShift(), flip=Flip())}
 
@@ -72,7 +75,7 @@ def test_an_interruption_while_the_graph_is_fed_or_emptied(loader, monkeypatch, 
 @pytest.mark.parametrize(("owner", "name"), [(GraphRunner, "drain"), (WorkAhead, "close")])
 @pytest.mark.parametrize("before", [True, False])
 def test_an_interruption_while_a_pass_is_left(loader, monkeypatch, owner, name, before):
-    expected = epoch_of(loader)
+    expected, others = epoch_of(loader), reader_threads()
     loader.set_epoch(0)
     left = iter(loader)
     next(left)
@@ -80,6 +83,10 @@ def test_an_interruption_while_a_pass_is_left(loader, monkeypatch, owner, name, 
         interrupt(patch, owner, name, call=1, before=before)
         with pytest.raises(Interruption):
             left.close()
+    gc.collect()  # the frames that the exception left
+    for reader in reader_threads() - others:
+        reader.join(60)
+        assert not reader.is_alive()
     for _ in range(2):
         assert_same(epoch_of(loader), expected)
 

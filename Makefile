@@ -46,6 +46,7 @@ format: $(VENV)/.installed-dev
 # DATA=image folder or shard set; SUITE=steps, operations, peers, storage, scaling or memory; OUTPUT=JSON file (optional)
 SUITE ?= steps
 bench: $(VENV)/.installed
+	@test -n "$(DATA)" || { echo "name an image folder or shard set: make bench DATA=photos/train" >&2; exit 2; }
 	$(BIN)/softfeed bench $(DATA) --suite $(SUITE) $(if $(OUTPUT),--output $(OUTPUT))
 
 # all that is worth measuring on a GPU, the same command again goes on; DATA=image folder, RESULTS=folder for results

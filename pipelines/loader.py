@@ -301,6 +301,12 @@ class Loader:
         """Batches of an epoch on this rank, the same on every rank."""
         return self._length
 
+    def __getitem__(self, index: object) -> NoReturn:
+        raise TypeError(
+            f"a {type(self).__name__} gives whole batches, and must be iterated over; it reads ahead by itself, "
+            "without a DataLoader around it. Single samples are in loader.dataset"
+        )
+
     def __repr__(self) -> str:
         place = f", rank={self.rank}, world_size={self.world_size}" if self.world_size > 1 else ""
         place += f", shuffle={self._shuffle}, last_batch={self._last_batch!r}"

@@ -85,6 +85,8 @@ def by_name(name: str) -> Recipe:
         return _from_file(Path(file), own)
     if name in _PRESETS:
         return _PRESETS[name]
+    if colon:
+        raise ValueError(f"recipe must be a preset, or FILE.py:NAME with the name of a Python file, got {name!r}")
     reordered = [known for known in names() if sorted(known.split("-")) == sorted(name.split("-"))]
     near = reordered or difflib.get_close_matches(name, names(), n=3) or sorted(_CROPS)
     raise ValueError(f"recipe must be one of the presets, got {name!r}; did you mean {' or '.join(near)}?")

@@ -78,7 +78,8 @@ class ConversionProgress:
         """What to raise for a Ctrl-C in work that the same command goes on with: it says so, and how much is done."""
         if not self._stage:  # nothing has begun, so there is nothing to go on with
             return KeyboardInterrupt()
-        done = f"{self._done:,} of {self._total:,} {_UNITS.get(self._stage, 'images')} done"
+        # workers may have finished more that was not told yet
+        done = f"at least {self._done:,} of {self._total:,} {_UNITS.get(self._stage, 'images')} done"
         return KeyboardInterrupt(f"interrupted while {self._stage}, {done}; the same command again goes on")
 
     def _trouble(self, bad: int) -> str:

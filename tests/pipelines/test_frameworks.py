@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from softfeed.pipelines import Loader, ReadError, Recipe, SoftCrop, UnreadableImageError, presets
+from softfeed.pipelines import Loader, ReadError, Recipe, SoftCrop, SoftShift, UnreadableImageError, presets
 from torch import nn
 from torch.utils.data import DataLoader, SequentialSampler
 
@@ -292,3 +292,9 @@ class TestLightning:
                 together = list(chain(*by_rank[0], *by_rank[1]))
                 assert len(together) == len(set(together)) == played
         assert first["train"][:4] != first["train"][4:]
+
+
+def test_a_loader_in_a_data_loader_says_what_to_do_instead(noise_sets, make_loader):
+    loader = make_loader(noise_sets["raw"], Recipe(crop=SoftShift()))
+    with pytest.raises(TypeError, match=r"a Loader gives whole batches, .* without a DataLoader around it"):
+        next(iter(DataLoader(loader, batch_size=None)))

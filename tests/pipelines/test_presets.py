@@ -94,3 +94,8 @@ def test_a_recipe_in_a_file_of_ones_own(tmp_path, monkeypatch):
         presets.by_name("empty.py:HIDDEN")
     with pytest.raises(FileNotFoundError, match=r"in a file that exists, got her\.py; check the path"):
         presets.by_name("her.py:HIDDEN")
+
+
+def test_a_file_that_is_not_python_is_told_from_a_wrong_name():
+    with pytest.raises(ValueError, match=r"FILE\.py:NAME with the name of a Python file, got 'recipes:HIDDEN'"):
+        presets.by_name("recipes:HIDDEN")

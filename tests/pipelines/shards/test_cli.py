@@ -201,7 +201,7 @@ def test_ctrl_c_says_how_much_is_done_and_that_the_same_command_goes_on(tmp_path
         patch.setattr(convert, "write_shard", interrupted)
         with pytest.raises(KeyboardInterrupt) as caught:
             run(*words)
-    message = "interrupted while converting, 4 of 10 images done; the same command again goes on"
+    message = "interrupted while converting, at least 4 of 10 images done; the same command again goes on"
     assert str(caught.value) == message
     assert run(*words) == 0
     assert load(tmp_path / "set").manifest.num_samples == 10

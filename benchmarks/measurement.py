@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import sys
 import time
-from collections.abc import Callable, Generator, Iterable, Mapping
+from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -18,6 +18,7 @@ from .rates import Rate
 # made ready while others had their turn is not counted.
 _WARM_SHARE = 0.25
 _WARM_BATCHES = 6
+_OFTEN = 4  # turns in each repeat of a contender that others are compared with
 
 
 @dataclass(frozen=True)
@@ -135,6 +136,7 @@ def measure(
     progress: Progress,
     before: Callable[[], None] = lambda: None,
     failed: dict[str, Exception] | None = None,
+    often: Collection[str] = (),
 ) -> dict[str, Rate]:
     """Time contenders one after another, `repeats` times over, after one short turn of each to warm up.
 
@@ -148,6 +150,8 @@ def measure(
         progress: Told what is going on.
         before: Called before each turn, outside of what is timed.
         failed: Gets the errors of contenders that fail, by name, whose turns end there; None to raise them at once.
+        often: Those that others are compared with, by name. They have several turns in each repeat, spread over it,
+            which count as one: the speed of a machine changes from turn to turn, and theirs is in most of the ratios.
 
     Returns:
         By name, in order, the rates of those that had all their turns; if none had, as after an error that leaves a
@@ -179,13 +183,16 @@ def measure(
     for repeat in range(repeats):
         if len(errors) == len(contenders):
             break
-        for name in random.Random(repeat).sample(list(contenders), len(contenders)):
+        played: dict[str, list[Turn]] = {name: [] for name in contenders}
+        for name in _order(contenders, often, random.Random(repeat)):
             if name in errors:
                 continue
             progress.turn(f"repeat {repeat + 1}/{repeats}: {name}")
             before()
             turn = play(name, seconds)
-            turns[name] += [] if turn is None else [turn]
+            played[name] += [] if turn is None else [turn]
+        for name in contenders.keys() - errors.keys():
+            turns[name].append(_together(played[name]))
         now = {name: done[repeat] for name, done in turns.items() if len(done) > repeat}
         rates = ", ".join(f"{name} {turn.images / turn.wall_s:,.0f}" for name, turn in now.items())
         progress.line(f"repeat {repeat + 1}/{repeats} (images/s): {rates}")
@@ -195,6 +202,25 @@ def measure(
     if not kept and errors:
         raise next(iter(errors.values()))
     return {name: _rate(name, done) for name, done in kept.items()}
+
+
+def _order(names: Collection[str], often: Collection[str], chance: random.Random) -> Iterator[str]:
+    """Turns of a repeat: names by chance, between which those that have several come again and again."""
+    often = [name for name in names if name in often]
+    others = [name for name in names if name not in often]
+    others = chance.sample(others, len(others))
+    for part in range(_OFTEN if often else 1):
+        yield from chance.sample(often, len(often))
+        yield from others[part :: _OFTEN if often else 1]
+
+
+def _together(turns: Sequence[Turn]) -> Turn:
+    """Turns of one contender as one."""
+    waited = [turn.waited_s for turn in turns if turn.waited_s is not None]
+    images, wall, cpu, others = (
+        sum(getattr(turn, field) for turn in turns) for field in ("images", "wall_s", "cpu_s", "others_s")
+    )
+    return Turn(images, wall, cpu, sum(waited) if waited else None, others)
 
 
 def _comparable(turns: dict[str, list[Turn]], repeats: int) -> dict[str, list[Turn]]:

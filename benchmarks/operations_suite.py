@@ -46,7 +46,7 @@ def run(session: Session, args: argparse.Namespace) -> Result:
     }
     if not raw:
         contenders[DECODE_ONLY] = Here(rung(replace(session.played, recipe=presets.by_name("soft-imagenet")), "resize"))
-    rates, cache = session.measure(contenders, source.files)
+    rates, cache = session.measure(contenders, source.files, often=(SOFT, HARD, FULL))
     words = of_epochs(len(source), session.played.batch_size)
     return session.result("operations", list(rates.values()), cache=cache, ratios=ratios(rates), verdict=words)
 

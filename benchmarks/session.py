@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -75,8 +75,12 @@ class Session:
                 "choose a smaller --batch-size"
             )
 
-    def measure(self, contenders: Mapping[str, Contender], files: Sequence[str]) -> tuple[dict[str, Rate], str]:
+    def measure(
+        self, contenders: Mapping[str, Contender], files: Sequence[str], often: Collection[str] = ()
+    ) -> tuple[dict[str, Rate], str]:
         """Rates of contenders, and the state of the page cache; `files` are all that any of them reads.
+
+        Those that others are compared with may have turns more `often`.
 
         A contender that fails is left out of the rates, and `result` says so.
         """
@@ -87,7 +91,7 @@ class Session:
             state = page_cache.warm(files)
         before = (lambda: page_cache.drop(files)) if self.cold else (lambda: None)
         turns = {"seconds": self.seconds, "repeats": self.repeats, "progress": self.progress, "before": before}
-        return measure(contenders, **turns, failed=self.failed), state
+        return measure(contenders, **turns, failed=self.failed, often=often), state
 
     def result(
         self,

@@ -5,7 +5,7 @@ import time
 
 import pytest
 from softfeed.benchmarks import cpu_time, measurement
-from softfeed.benchmarks.measurement import Here, Whole, measure
+from softfeed.benchmarks.measurement import Here, Turn, Whole, measure
 from softfeed.benchmarks.progress import Progress
 
 
@@ -69,6 +69,33 @@ def test_contenders_take_turns_and_the_cache_is_treated_before_each():
     assert {"".join(sorted(repeat)) for repeat in repeats} == {"abcde"}
     assert len(set(repeats)) == 5, "the order stays the same, so that each is always behind the same one"
     assert run()[5:] == turns
+
+
+def test_what_others_are_compared_with_has_turns_all_over_a_repeat_that_count_as_one():
+    order, lengths = [], iter(range(1, 1000))
+
+    class Counting:
+        def __init__(self, name):
+            self.name = name
+
+        def play(self, seconds):
+            order.append(self.name)
+            return Turn(10, next(lengths), 2.0, waited_s=0.5, others_s=0.25)
+
+    contenders = {name: Counting(name) for name in "abcdefghij"}
+    rates = measure(contenders, seconds=1, repeats=3, progress=quiet(), often=("a", "d"))
+    turns = "".join(order[10:])
+    assert len(turns) == 3 * (8 + 2 * 4)
+    for begin in range(0, len(turns), 16):
+        repeat = turns[begin : begin + 16]
+        assert sorted(repeat) == sorted("bcefghij" + "ad" * 4)
+        assert [set(repeat[first : first + 2]) for first in (0, 4, 8, 12)] == [{"a", "d"}] * 4
+    own = [11 + turn for turn, name in enumerate(turns[:16]) if name == "a"]
+    assert rates["a"].images_per_s[0] == pytest.approx(40 / sum(own))
+    assert rates["a"].cpu_s_per_image[0] == pytest.approx(8 / 40)
+    assert rates["a"].waiting[0] == pytest.approx(2 / sum(own))
+    assert rates["a"].others[0] == pytest.approx(1 / sum(own))
+    assert len(rates["b"].images_per_s) == len(rates["a"].images_per_s) == 3
 
 
 @pytest.mark.parametrize("starved", [False, True])

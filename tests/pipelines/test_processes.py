@@ -466,7 +466,7 @@ LOCK = """
 """
 
 
-@pytest.mark.parametrize(("kind", "crop"), [("encoded", "SoftShift"), ("raw", "SoftCrop")])
+@pytest.mark.parametrize(("kind", "crop"), [("encoded", "SoftShift"), ("raw", "SoftShift")])
 def test_no_thread_of_a_graph_asks_for_the_interpreters_lock(noise_sets, kind, crop):
     """It would wait beside Python that computes; and until Python 3.12 a child forked just then hangs."""
     assert python(LOCK.format(crop=crop), noise_sets[kind]) == "kept\n"

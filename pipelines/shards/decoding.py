@@ -248,9 +248,8 @@ def _silence() -> Iterator[None]:
 
 def _speak_again() -> None:
     while _stderr:
-        saved = _stderr.pop()
-        os.dup2(saved, _STDERR)
-        os.close(saved)
+        os.dup2(_stderr[-1], _STDERR)  # before it is forgotten, as Ctrl-C may come in between
+        os.close(_stderr.pop())
 
 
 os.register_at_fork(after_in_child=_speak_again)
